@@ -1,24 +1,24 @@
 """Every error a caller of Tarsia may see. One tree; `serve.errors` maps it to HTTP once.
 
-    TarsiaError
-    ├── ModelError
-    │   ├── ModelNotFound           no such alias or folder; says which command brings it
-    │   ├── UnsupportedModel        an architecture or tensor type we cannot run; names what we can
-    │   └── BadCheckpoint           damaged, truncated or lying weights, config or tokenizer
-    ├── RequestError                the caller's input; `param` names the field
-    │   ├── InvalidRequest
-    │   ├── ContextLengthExceeded   prompt + max_tokens does not fit the model's context
-    │   └── UnsupportedInput        well-formed, but not for this model (an image to a text model)
-    ├── DocumentError               a file that cannot be read; `document` names it
-    │   ├── UnsupportedDocument     neither PDF, HTML nor text
-    │   ├── EncryptedDocument       needs a password
-    │   ├── ScannedDocument         pages are pictures: no text to index
-    │   ├── DamagedDocument         truncated, empty or malformed
-    │   └── DocumentTooLarge        over a limit: bytes, pages, time or memory
-    ├── Overloaded                  queue full or deadline passed; `retry_after` in seconds
-    ├── Cancelled                   the caller left
-    ├── FeatureDisabled             a part that is switched off or not installed
-    └── stores.errors.StoreError    (defined in `stores`)
+TarsiaError
+├── ModelError
+│   ├── ModelNotFound           no such alias or folder; says which command brings it
+│   ├── UnsupportedModel        an architecture or tensor type we cannot run; names what we can
+│   └── BadCheckpoint           damaged, truncated or lying weights, config or tokenizer
+├── RequestError                the caller's input; `param` names the field
+│   ├── InvalidRequest
+│   ├── ContextLengthExceeded   prompt + max_tokens does not fit the model's context
+│   └── UnsupportedInput        well-formed, but not for this model (an image to a text model)
+├── DocumentError               a file that cannot be read; `document` names it
+│   ├── UnsupportedDocument     neither PDF, HTML nor text
+│   ├── EncryptedDocument       needs a password
+│   ├── ScannedDocument         pages are pictures: no text to index
+│   ├── DamagedDocument         truncated, empty or malformed
+│   └── DocumentTooLarge        over a limit: bytes, pages, time or memory
+├── Overloaded                  queue full or deadline passed; `retry_after` in seconds
+├── Cancelled                   the caller left
+├── FeatureDisabled             a part that is switched off or not installed
+└── stores.errors.StoreError    (defined in `stores`)
 """
 
 
