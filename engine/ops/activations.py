@@ -1,0 +1,34 @@
+"""Activation functions, by the names that checkpoints' configurations use."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+
+def silu(x: jax.Array) -> jax.Array:
+    """x * sigmoid(x)."""
+    return jax.nn.silu(x)
+
+
+def gelu(x: jax.Array) -> jax.Array:
+    """x * Phi(x), by erf: `gelu` in Hugging Face configurations."""
+    return jax.nn.gelu(x, approximate=False)
+
+
+def gelu_tanh(x: jax.Array) -> jax.Array:
+    """The tanh approximation of GELU: `gelu_new` and `gelu_pytorch_tanh`."""
+    return jax.nn.gelu(x, approximate=True)
+
+
+def relu(x: jax.Array) -> jax.Array:
+    return jnp.maximum(x, 0)
+
+
+ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "silu": silu,
+    "gelu": gelu,
+    "gelu_new": gelu_tanh,
+    "gelu_pytorch_tanh": gelu_tanh,
+    "relu": relu,
+}
