@@ -66,6 +66,10 @@ class UnsupportedInput(RequestError):
     code = "unsupported_input"
 
 
+class DocumentNotFound(RequestError):
+    code = "document_not_found"
+
+
 class DocumentError(TarsiaError):
     """Raised for one file; `document` is the name the caller gave it, also the start of the message."""
 

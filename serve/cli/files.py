@@ -1,0 +1,47 @@
+"""The files that a command line names: folders opened, each file with the name its citations will show."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from engine.errors import DocumentError, UnsupportedDocument
+
+SUFFIXES = frozenset({".pdf", ".html", ".htm", ".xhtml", ".txt", ".text", ".md", ".markdown", ".rst"})
+
+
+@dataclass(frozen=True)
+class NamedFile:
+    """`name` is the file's own name, or its path where two files share that."""
+
+    name: str
+    path: Path
+
+    def read(self) -> bytes:
+        """The file's bytes. Raises DocumentError."""
+        try:
+            return self.path.read_bytes()
+        except OSError as error:
+            raise DocumentError(self.name, f"cannot be read: {error.strerror or error}") from error
+
+
+def named_files(paths: Sequence[Path]) -> list[NamedFile]:
+    """Files as they are; of folders, every document in them and below.
+
+    Raises:
+        DocumentError: a path that does not exist, or a folder with no document in it.
+    """
+    found: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            inside = sorted(p for p in path.rglob("*") if p.is_file() and p.suffix.lower() in SUFFIXES)
+            if not inside:
+                raise UnsupportedDocument(str(path), "no PDF, HTML, Markdown or text file is in this folder")
+            found += inside
+        elif path.exists():
+            found.append(path)
+        else:
+            raise DocumentError(str(path), "no such file")
+    unique = list({path.resolve(): path for path in found}.values())
+    count = Counter(path.name for path in unique)
+    return [NamedFile(path.name if count[path.name] == 1 else str(path), path) for path in unique]
