@@ -1,0 +1,188 @@
+"""`load_checkpoint`: a folder in Hugging Face layout or a GGUF file, as a model ready to run."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
+
+from engine.errors import BadCheckpoint, ModelNotFound, UnsupportedModel
+from engine.models import decoder, encoder
+from engine.models.decoder_config import GGUF_ARCHITECTURES, HF_ARCHITECTURES, DecoderConfig, unsupported
+from engine.models.encoder_config import HF_ARCHITECTURES as ENCODER_ARCHITECTURES
+from engine.models.encoder_config import EncoderConfig
+from engine.models.fields import Fields
+from engine.weights import names
+from engine.weights.build import Quant, build_params
+from engine.weights.files import read_object, read_object_if_there, read_text
+from engine.weights.gguf import GgufSource
+from engine.weights.gguf_container import GgufFile, read_gguf
+from engine.weights.identity import content_identity
+from engine.weights.pooling import sentence_settings
+from engine.weights.safetensors import INDEX, SINGLE, SafetensorsSource
+
+if TYPE_CHECKING:
+    from engine.text.tokenizer import Tokenizer
+
+Kind: TypeAlias = Literal["decoder", "encoder"]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A loaded model. Immutable; `params` go to the functions of `engine.models`.
+
+    Attributes:
+        params: nested dict of float32 arrays and QTensors; see `models.decoder` and `models.encoder`.
+        tokenizer: None where the folder has no tokenizer.json: token ids only.
+        chat_template: Jinja source, untrusted; None where the model has none.
+        eos_ids: tokens that end a reply, as the model's configuration lists them; may be empty.
+        identity: 32 hex digits of the content; see `identity.content_identity`.
+
+    Example:
+        >>> model = load_checkpoint(Path("smollm2-135m-instruct"), quant="int8")
+        >>> decoder.forward(model.params, model.config, tokens)
+    """
+
+    name: str
+    path: Path
+    architecture: str
+    kind: Kind
+    quant: Quant
+    config: DecoderConfig | EncoderConfig
+    params: dict[str, Any]
+    identity: str
+    tokenizer: "Tokenizer | None" = None
+    chat_template: str | None = None
+    eos_ids: tuple[int, ...] = ()
+
+
+def load_checkpoint(path: Path, *, quant: Quant = "f32") -> Checkpoint:
+    """Loads weights, configuration, tokenizer and chat template.
+
+    Args:
+        path: a folder with config.json and safetensors, a .gguf file, or a folder with one .gguf.
+        quant: how matrices stay in memory. "int8" takes Q8_0 tensors over exactly; "int4" Q4_0 and
+            Q4_1, and keeps the vocabulary tables in int8. Other tensors are requantised.
+
+    Raises:
+        ModelNotFound, UnsupportedModel, BadCheckpoint: each with one line that names the file.
+    """
+    if quant not in get_args(Quant):
+        raise ValueError(f"quant must be one of {', '.join(get_args(Quant))}, not {quant!r}")
+    if not path.exists():
+        raise ModelNotFound(f"no model at {path}: `tarsia models list` shows what is there")
+    if path.is_file():
+        if path.suffix != ".gguf":
+            raise UnsupportedModel(f"{path}: give the model's folder, or a .gguf file")
+        return _from_gguf(path, path.stem, quant)
+    if (path / SINGLE).is_file() or (path / INDEX).is_file():
+        return _from_folder(path, quant)
+    return _from_gguf(_only_gguf(path), path.name, quant)
+
+
+def _only_gguf(folder: Path) -> Path:
+    files = sorted(folder.glob("*.gguf"))
+    if len(files) == 1:
+        return files[0]
+    if files:
+        raise BadCheckpoint(f"{folder}: holds {len(files)} .gguf files; give the path of one")
+    raise BadCheckpoint(
+        f"{folder}: holds neither {SINGLE} nor a .gguf file (pickled weights such as pytorch_model.bin "
+        "are never read)"
+    )
+
+
+def _from_folder(folder: Path, quant: Quant) -> Checkpoint:
+    from engine.text.tokenizer import tokenizer_from_folder
+
+    values = read_object(folder / "config.json")
+    config = _hf_config(folder, values)
+    source = SafetensorsSource(folder)
+    if isinstance(config, EncoderConfig):
+        shapes, rename = encoder.parameter_shapes(config), names.encoder_hf(source.names())
+    else:
+        shapes, rename = decoder.parameter_shapes(config), names.decoder_hf(source.names())
+    return Checkpoint(
+        name=folder.name,
+        path=folder,
+        architecture=config.architecture,
+        kind="encoder" if isinstance(config, EncoderConfig) else "decoder",
+        quant=quant,
+        config=config,
+        params=build_params(source, shapes, rename, quant),
+        identity=content_identity(source.paths, _settings_files(folder)),
+        tokenizer=tokenizer_from_folder(folder),
+        chat_template=_folder_template(folder),
+        eos_ids=_eos_ids(folder, values),
+    )
+
+
+def _hf_config(folder: Path, values: dict[str, Any]) -> DecoderConfig | EncoderConfig:
+    source = str(folder / "config.json")
+    architecture = Fields(values, source).text("model_type")
+    if architecture in HF_ARCHITECTURES:
+        return DecoderConfig.from_hf(values, source)
+    if architecture not in ENCODER_ARCHITECTURES:
+        raise unsupported(architecture, HF_ARCHITECTURES + ENCODER_ARCHITECTURES)
+    settings = sentence_settings(folder)
+    return EncoderConfig.from_hf(
+        values, source, pooling=settings.pooling, max_seq_length=settings.max_seq_length
+    )
+
+
+def _settings_files(folder: Path) -> list[Path]:
+    files = ("config.json", "tokenizer.json", "modules.json", "sentence_bert_config.json")
+    return [*(folder / name for name in files), *sorted(folder.glob("*_Pooling/config.json"))]
+
+
+def _folder_template(folder: Path) -> str | None:
+    """chat_template.jinja, else tokenizer_config.json's, which may be a list of named ones."""
+    if (folder / "chat_template.jinja").is_file():
+        return read_text(folder / "chat_template.jinja")
+    template = read_object_if_there(folder / "tokenizer_config.json").get("chat_template")
+    if isinstance(template, list):
+        named = {item.get("name"): item.get("template") for item in template if isinstance(item, dict)}
+        template = named.get("default")
+    return template if isinstance(template, str) else None
+
+
+def _eos_ids(folder: Path, config: dict[str, Any]) -> tuple[int, ...]:
+    """From generation_config.json, else config.json; one id or a list."""
+    value = read_object_if_there(folder / "generation_config.json").get("eos_token_id")
+    value = config.get("eos_token_id") if value is None else value
+    ids = value if isinstance(value, list) else [value]
+    return tuple(i for i in ids if isinstance(i, int) and not isinstance(i, bool))
+
+
+def _from_gguf(path: Path, name: str, quant: Quant) -> Checkpoint:
+    from engine.text.tokenizer import tokenizer_from_gguf
+
+    file = read_gguf(path)
+    config = _gguf_config(file)
+    source = GgufSource(file)
+    params = build_params(source, decoder.parameter_shapes(config), names.decoder_gguf(), quant)
+    template = file.fields.get("tokenizer.chat_template")
+    ends = (file.fields.get(f"tokenizer.ggml.{kind}_token_id") for kind in ("eos", "eot"))
+    return Checkpoint(
+        name=name,
+        path=path,
+        architecture=config.architecture,
+        kind="decoder",
+        quant=quant,
+        config=config,
+        params=params,
+        identity=content_identity([path]),
+        tokenizer=tokenizer_from_gguf(file.fields) if "tokenizer.ggml.tokens" in file.fields else None,
+        chat_template=template if isinstance(template, str) else None,
+        eos_ids=tuple(dict.fromkeys(i for i in ends if isinstance(i, int))),
+    )
+
+
+def _gguf_config(file: GgufFile) -> DecoderConfig:
+    if file.fields.get("split.count", 0) not in (0, 1):
+        raise UnsupportedModel(f"{file.path}: is one part of several; join them by llama-gguf-split")
+    architecture = file.fields.get("general.architecture")
+    if isinstance(architecture, str) and architecture not in GGUF_ARCHITECTURES:
+        raise unsupported(architecture, GGUF_ARCHITECTURES)
+    factors: tuple[float, ...] = ()
+    if "rope_freqs.weight" in file.tensors:
+        factors = tuple(map(float, GgufSource(file).array("rope_freqs.weight").ravel()))
+    return DecoderConfig.from_gguf(file.fields, file.tensors.keys(), str(file.path), factors)
