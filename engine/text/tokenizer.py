@@ -67,6 +67,12 @@ class Tokenizer:
         added = self._parsing.get_added_tokens_decoder()
         return frozenset(index for index, token in added.items() if token.special)
 
+    @cached_property
+    def special_texts(self) -> frozenset[str]:
+        """The control tokens as they are written in a text."""
+        added = self._parsing.get_added_tokens_decoder()
+        return frozenset(token.content for token in added.values() if token.special)
+
     def encode(self, text: str, *, add_special: bool = False, parse_special: bool = False) -> list[int]:
         """Token ids of `text`; `add_special` puts the model's own bos/eos or [CLS]/[SEP] around it."""
         inner = self._parsing if parse_special else self._plain
