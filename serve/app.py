@@ -1,6 +1,6 @@
 """The ASGI application: routes, and the middleware around them in one visible order."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from starlette.applications import Starlette
@@ -23,7 +23,18 @@ from serve.http.middleware.refuse_when_draining import RefuseWhenDraining
 from serve.http.middleware.request_id import RequestId
 from serve.http.middleware.request_metrics import RequestMetrics
 from serve.http.services import Services
-from serve.routes import health, metrics
+from serve.routes import (
+    ask,
+    chat,
+    completions,
+    documents,
+    embeddings,
+    health,
+    metrics,
+    models,
+    system,
+)
+from serve.routes.page import page_routes
 from serve.telemetry.metrics import Metrics
 
 if TYPE_CHECKING:
@@ -31,8 +42,15 @@ if TYPE_CHECKING:
 
 __all__ = ["create_app"]
 
-_API = ()
-_PLAIN = (health, metrics)
+_API: tuple[Sequence[Route], ...] = (
+    models.ROUTES,
+    chat.ROUTES,
+    completions.ROUTES,
+    embeddings.ROUTES,
+    documents.ROUTES,
+    ask.ROUTES,
+    system.ROUTES,
+)
 
 
 def create_app(runtime: "Runtime", settings: Settings, *, drain: Drain | None = None) -> Starlette:
@@ -42,8 +60,8 @@ def create_app(runtime: "Runtime", settings: Settings, *, drain: Drain | None = 
     """
     drain = drain or Drain()
     counters = Metrics(lambda: live_gauges(runtime.stats()))
-    routes = [route for module in _PLAIN for route in module.ROUTES]
-    routes += [twin for module in _API for route in module.ROUTES for twin in _both(route)]
+    routes = [*health.ROUTES, *metrics.ROUTES, *page_routes()]
+    routes += [twin for group in _API for route in group for twin in _both(route)]
     app = Starlette(
         routes=routes,
         middleware=_middleware(settings, counters, drain),

@@ -5,7 +5,8 @@ Every error leaves the server as OpenAI's envelope
 exception classes by status alone.
 
     TarsiaError
-    └── HttpError                   what only the wire knows: a route, a header, a body's size
+    ├── HttpError                   what only the wire knows: a route, a header, a body's size
+    └── GenerationFailed            the model broke off after it had begun
 """
 
 import math
@@ -16,6 +17,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
 from engine import errors
+from stores import errors as stores
 
 MAX_RETRY_AFTER = 120
 """Seconds. OpenAI's clients give up at once when a server asks for more."""
@@ -26,22 +28,6 @@ CLIENT_CLOSED_REQUEST = 499
 _INVALID = "invalid_request_error"
 _SERVER = "server_error"
 
-ERROR_TABLE: Mapping[type[Exception], tuple[int, str]] = {
-    errors.ModelNotFound: (404, _INVALID),
-    errors.UnsupportedModel: (501, _SERVER),
-    errors.BadCheckpoint: (500, _SERVER),
-    errors.RequestError: (400, _INVALID),
-    errors.UnsupportedDocument: (415, _INVALID),
-    errors.DocumentTooLarge: (413, _INVALID),
-    errors.DocumentError: (422, _INVALID),
-    errors.Overloaded: (503, "overloaded_error"),
-    errors.Cancelled: (CLIENT_CLOSED_REQUEST, _INVALID),
-    errors.FeatureDisabled: (501, _SERVER),
-    errors.TarsiaError: (500, _SERVER),
-}
-
-_HTTP_CODES = {404: "not_found", 405: "method_not_allowed", 413: "request_too_large"}
-
 
 class HttpError(errors.TarsiaError):
     """Raised for what is wrong with a request as HTTP, before any model or store sees it."""
@@ -51,6 +37,35 @@ class HttpError(errors.TarsiaError):
         self.status = status
         self.code = code
         self.param = param
+
+
+class GenerationFailed(errors.TarsiaError):
+    """Raised when the scheduler gives up on a sequence; the reason is in the server's log too."""
+
+    code = "generation_failed"
+
+
+ERROR_TABLE: Mapping[type[Exception], tuple[int, str]] = {
+    errors.ModelNotFound: (404, _INVALID),
+    errors.UnsupportedModel: (501, _SERVER),
+    errors.BadCheckpoint: (500, _SERVER),
+    errors.DocumentNotFound: (404, _INVALID),
+    errors.RequestError: (400, _INVALID),
+    errors.UnsupportedDocument: (415, _INVALID),
+    errors.DocumentTooLarge: (413, _INVALID),
+    errors.DocumentError: (422, _INVALID),
+    errors.Overloaded: (503, "overloaded_error"),
+    errors.Cancelled: (CLIENT_CLOSED_REQUEST, _INVALID),
+    errors.FeatureDisabled: (501, _SERVER),
+    stores.CollectionNotFound: (404, _INVALID),
+    stores.InvalidRow: (400, _INVALID),
+    stores.InvalidQuery: (400, _INVALID),
+    stores.StoreFull: (507, _SERVER),
+    GenerationFailed: (500, _SERVER),
+    errors.TarsiaError: (500, _SERVER),
+}
+
+_HTTP_CODES = {404: "not_found", 405: "method_not_allowed", 413: "request_too_large"}
 
 
 def status_and_type(error: Exception) -> tuple[int, str]:

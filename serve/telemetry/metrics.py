@@ -66,7 +66,7 @@ class Metrics:
         self._tokens.labels("completion").inc(completion)
 
     def cancelled(self, reason: str) -> None:
-        """`reason` is one of: client, slow_reader, shutdown."""
+        """`reason` is "client" (it left) or "server" (slow reader, shutdown, failure)."""
         self._cancelled.labels(reason).inc()
 
     def render(self) -> bytes:

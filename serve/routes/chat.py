@@ -1,0 +1,38 @@
+"""`POST /v1/chat/completions`, whole and as server-sent events."""
+
+import time
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from engine.generate.request import GenerationRequest
+from serve.http.body import read_body
+from serve.http.services import services_of
+from serve.routes.chat_request import ChatRequest
+from serve.streaming.completion import respond
+from serve.streaming.replies import ChatReply
+
+__all__ = ["ROUTES"]
+
+
+async def chat_completions(request: Request) -> Response:
+    services = services_of(request)
+    body = await read_body(request, ChatRequest)
+    engine = services.runtime.chat_engine(body.model or services.settings.chat_model)
+    body.refuse_unsupported()
+    messages, sampling = body.chat(), body.sampling()
+    began = time.perf_counter()
+    prompt = tuple(await services.light.run(engine.chat_prompt, messages))
+    services.metrics.stage("tokenize", time.perf_counter() - began)
+    generator = await services.light.run(lambda: engine.generator)
+    return await respond(
+        request,
+        generator,
+        [GenerationRequest(prompt, one) for one in sampling],
+        ChatReply(engine.name, with_usage=body.wants_usage),
+        stream=bool(body.stream),
+    )
+
+
+ROUTES = [Route("/v1/chat/completions", chat_completions, methods=["POST"])]

@@ -1,0 +1,116 @@
+"""`POST /v1/embeddings`: unit vectors, as base64 of little-endian float32 or as lists of numbers."""
+
+import base64
+import time
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+
+from engine.errors import ContextLengthExceeded, InvalidRequest
+from engine.protocols import Float32
+from serve.http.body import read_body
+from serve.http.services import services_of
+from serve.streaming.attend import attend
+
+if TYPE_CHECKING:
+    from engine import Engine
+
+__all__ = ["ROUTES"]
+
+MAX_INPUTS = 2048
+"""OpenAI's limit of inputs per request."""
+
+TokenIds = list[Annotated[int, Field(ge=0, le=2**31 - 1)]]
+
+
+class EmbeddingRequest(BaseModel):
+    """`truncate` is ours: cut a text that is too long instead of refusing it."""
+
+    model_config = ConfigDict(strict=True, extra="ignore")
+
+    input: str | list[str] | TokenIds | list[TokenIds]
+    model: str | None = None
+    encoding_format: Literal["float", "base64"] = "float"
+    dimensions: int | None = None
+    truncate: bool = False
+
+    def items(self) -> list[str] | list[list[int]]:
+        """The inputs as a list of texts or of token lists, none of them empty.
+
+        Raises:
+            InvalidRequest: no input, an empty one, or too many.
+        """
+        listed: list[Any] = [self.input] if isinstance(self.input, str) else list(self.input)
+        if listed and isinstance(listed[0], int):
+            listed = [listed]
+        if not 1 <= len(listed) <= MAX_INPUTS:
+            raise InvalidRequest(f"input must hold 1 to {MAX_INPUTS} texts, not {len(listed)}", param="input")
+        if not all(listed):
+            raise InvalidRequest(f"input[{listed.index(type(listed[0])())}] is empty", param="input")
+        return listed
+
+
+async def embeddings(request: Request) -> JSONResponse:
+    services = services_of(request)
+    body = await read_body(request, EmbeddingRequest)
+    engine = services.runtime.embedding_engine(body.model or services.settings.embedding_model)
+    items = body.items()
+    began = time.perf_counter()
+    work = services.heavy.run(_embed, engine, items, body.dimensions, body.truncate)
+    vectors, tokens = await attend(request, services.drain, work)
+    services.metrics.stage("embed", time.perf_counter() - began)
+    services.metrics.tokens(tokens, 0)
+    encode = _base64 if body.encoding_format == "base64" else _floats
+    data = [{"object": "embedding", "index": i, "embedding": encode(v)} for i, v in enumerate(vectors)]
+    usage = {"prompt_tokens": tokens, "total_tokens": tokens}
+    return JSONResponse({"object": "list", "data": data, "model": engine.name, "usage": usage})
+
+
+def _embed(
+    engine: "Engine", items: list[str] | list[list[int]], dimensions: int | None, truncate: bool
+) -> tuple[Float32, int]:
+    """Vectors (len(items), dim) and how many tokens were read.
+
+    Raises:
+        InvalidRequest: `dimensions` is not the model's; a token id it does not have.
+        ContextLengthExceeded: a text has more tokens than the model reads.
+    """
+    if dimensions not in (None, engine.embedder.dim):
+        raise InvalidRequest(
+            f"dimensions must be {engine.embedder.dim}, the model's own; shorter vectors of it mean nothing",
+            param="dimensions",
+        )
+    texts = [_text_of(engine, item, index) for index, item in enumerate(items)]
+    lengths = [len(engine.tokenizer.encode(text, add_special=True)) for text in texts]
+    longest = max(lengths)
+    if longest > engine.max_context and not truncate:
+        place = f"input[{lengths.index(longest)}]"
+        raise ContextLengthExceeded(
+            f"{place} has {longest} tokens; {engine.name} reads {engine.max_context}. "
+            "Cut the text into passages, or send truncate: true to embed its beginning.",
+            param="input",
+        )
+    return engine.embed(texts), sum(min(length, engine.max_context) for length in lengths)
+
+
+def _text_of(engine: "Engine", item: str | list[int], index: int) -> str:
+    if isinstance(item, str):
+        return item
+    if max(item) >= engine.tokenizer.vocab_size:
+        raise InvalidRequest(f"input[{index}] holds a token id that {engine.name} lacks", param="input")
+    return engine.tokenizer.decode(item, skip_special=True)
+
+
+def _base64(vector: Float32) -> str:
+    return base64.b64encode(np.ascontiguousarray(vector, dtype="<f4").tobytes()).decode("ascii")
+
+
+def _floats(vector: Float32) -> list[float]:
+    return vector.astype(float).tolist()
+
+
+ROUTES = [Route("/v1/embeddings", embeddings, methods=["POST"])]

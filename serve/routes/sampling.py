@@ -1,0 +1,76 @@
+"""The fields that chat and text completions share, and what of OpenAI's we do not do."""
+
+from dataclasses import replace
+from typing import Annotated, Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from engine.errors import UnsupportedInput
+from engine.generate.request import SamplingParams
+
+__all__ = ["CompletionFields", "StreamOptions"]
+
+MAX_CHOICES = 16
+_Int64 = Annotated[int, Field(ge=-(2**63), le=2**63 - 1)]
+_Count = Annotated[int, Field(ge=1, le=2**31 - 1)]
+
+
+class StreamOptions(BaseModel):
+    include_usage: bool = False
+
+
+class CompletionFields(BaseModel):
+    """Unknown fields are ignored, as clients send many; known ones that would change the answer and
+    that we cannot honour are refused by `refuse_unsupported`, rather than ignored in silence.
+    """
+
+    model_config = ConfigDict(strict=True, extra="ignore")
+
+    model: str | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] | None = None
+    max_tokens: _Count | None = None
+    stop: str | list[str] | None = None
+    seed: _Int64 | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    min_p: float | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    repetition_penalty: float | None = None
+    logit_bias: dict[str, float] | None = None
+
+    unsupported: ClassVar[tuple[str, ...]] = ("logit_bias",)
+
+    def refuse_unsupported(self) -> None:
+        """Raises UnsupportedInput for the first field that is set and cannot be honoured."""
+        for name in self.unsupported:
+            if getattr(self, name):
+                raise UnsupportedInput(f"{name} is not supported; leave it out", param=name)
+
+    @property
+    def wants_usage(self) -> bool:
+        return self.stream_options is not None and self.stream_options.include_usage
+
+    def sampling(self) -> list[SamplingParams]:
+        """One set of parameters per choice; a given seed goes up by one from choice to choice.
+
+        Raises:
+            InvalidRequest: a value out of range; `param` names it.
+        """
+        names = ("temperature", "top_p", "top_k", "min_p", "seed")
+        names += ("presence_penalty", "frequency_penalty", "repetition_penalty")
+        given: dict[str, Any] = {n: getattr(self, n) for n in names if getattr(self, n) is not None}
+        stop = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
+        first = SamplingParams(max_tokens=self.new_tokens, stop=tuple(s for s in stop if s), **given)
+        seed = self.seed
+        return [
+            first if seed is None else replace(first, seed=(seed + index) % 2**63)
+            for index in range(self.n or 1)
+        ]
+
+    @property
+    def new_tokens(self) -> int | None:
+        return self.max_tokens

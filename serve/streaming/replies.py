@@ -1,0 +1,107 @@
+"""The JSON of OpenAI's chat and text completions, whole and in chunks."""
+
+import secrets
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from engine.generate.request import FinishReason, Usage
+
+__all__ = ["ChatReply", "Choice", "TextReply", "usage_json"]
+
+
+@dataclass
+class Choice:
+    """One sequence as it grows."""
+
+    text: str = ""
+    finish_reason: FinishReason | None = None
+
+
+def usage_json(usage: Usage) -> dict[str, int]:
+    return {
+        "prompt_tokens": usage.prompt_tokens,
+        "completion_tokens": usage.completion_tokens,
+        "total_tokens": usage.prompt_tokens + usage.completion_tokens,
+    }
+
+
+@dataclass(frozen=True)
+class _Reply:
+    """`with_usage` is the client's `stream_options.include_usage`: then every chunk has the key."""
+
+    model: str
+    with_usage: bool = False
+    created: int = field(default_factory=lambda: int(time.time()))
+    id: str = ""
+
+    def _body(self, kind: str, choices: list[dict[str, Any]]) -> dict[str, Any]:
+        return {
+            "id": self.id,
+            "object": kind,
+            "created": self.created,
+            "model": self.model,
+            "choices": choices,
+        }
+
+    def _chunk(self, kind: str, choices: list[dict[str, Any]]) -> dict[str, Any]:
+        return self._body(kind, choices) | ({"usage": None} if self.with_usage else {})
+
+
+@dataclass(frozen=True)
+class ChatReply(_Reply):
+    id: str = field(default_factory=lambda: f"chatcmpl-{secrets.token_hex(12)}")
+
+    def opening(self, index: int) -> dict[str, Any]:
+        return self._delta(index, {"role": "assistant", "content": ""})
+
+    def increment(self, index: int, text: str) -> dict[str, Any]:
+        return self._delta(index, {"content": text})
+
+    def ending(self, index: int, reason: FinishReason) -> dict[str, Any]:
+        return self._delta(index, {}, reason)
+
+    def usage_chunk(self, usage: Usage) -> dict[str, Any]:
+        return self._body("chat.completion.chunk", []) | {"usage": usage_json(usage)}
+
+    def whole(self, choices: Sequence[Choice], usage: Usage) -> dict[str, Any]:
+        listed = [
+            {
+                "index": index,
+                "message": {"role": "assistant", "content": choice.text, "refusal": None},
+                "logprobs": None,
+                "finish_reason": choice.finish_reason,
+            }
+            for index, choice in enumerate(choices)
+        ]
+        return self._body("chat.completion", listed) | {"usage": usage_json(usage)}
+
+    def _delta(self, index: int, delta: dict[str, Any], reason: FinishReason | None = None) -> dict[str, Any]:
+        choice = {"index": index, "delta": delta, "logprobs": None, "finish_reason": reason}
+        return self._chunk("chat.completion.chunk", [choice])
+
+
+@dataclass(frozen=True)
+class TextReply(_Reply):
+    id: str = field(default_factory=lambda: f"cmpl-{secrets.token_hex(12)}")
+
+    def opening(self, index: int) -> None:
+        """Text completions have no opening chunk."""
+
+    def increment(self, index: int, text: str) -> dict[str, Any]:
+        return self._chunk("text_completion", [_text_choice(index, text, None)])
+
+    def ending(self, index: int, reason: FinishReason) -> dict[str, Any]:
+        return self._chunk("text_completion", [_text_choice(index, "", reason)])
+
+    def usage_chunk(self, usage: Usage) -> dict[str, Any]:
+        return self._body("text_completion", []) | {"usage": usage_json(usage)}
+
+    def whole(self, choices: Sequence[Choice], usage: Usage) -> dict[str, Any]:
+        listed = [_text_choice(i, choice.text, choice.finish_reason) for i, choice in enumerate(choices)]
+        return self._body("text_completion", listed) | {"usage": usage_json(usage)}
+
+
+def _text_choice(index: int, text: str, reason: FinishReason | None) -> dict[str, Any]:
+    return {"index": index, "text": text, "logprobs": None, "finish_reason": reason}
