@@ -1,0 +1,146 @@
+"""Texts to unit vectors: cached, deduplicated, sorted by length and run in padded batches."""
+
+import hashlib
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import jax
+import numpy as np
+
+from engine.errors import BadCheckpoint, UnsupportedModel
+from engine.models import encoder
+from engine.models.encoder_config import EncoderConfig
+from engine.ops.jit import compile
+from engine.protocols import EmbeddingCache, Float32, Progress
+from engine.shapes import BATCH_BUCKETS, bucket, sequence_buckets
+from engine.weights.checkpoint import Checkpoint
+
+_BATCH_TOKENS = 4096
+"""Padded tokens of one batch at most: on a CPU larger ones are no faster and hold more memory."""
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """`vectors` float32 (n, dim), unit length; `token_counts` of each text as run, special ones included."""
+
+    vectors: Float32
+    token_counts: tuple[int, ...]
+
+
+class TextEmbedder:
+    """An encoder checkpoint as `protocols.Embedder`. Safe to share between threads.
+
+    The same text gives the same vector in any batch within 1e-5, and the same bits in the same batch.
+    Texts longer than `max_seq_length` tokens are cut.
+
+    Example:
+        >>> embedder = TextEmbedder(load_checkpoint(Path("all-minilm-l6-v2")))
+        >>> embedder.embed(["a happy person", "a happy dog"]).shape
+        (2, 384)
+    """
+
+    def __init__(self, checkpoint: Checkpoint, cache: EmbeddingCache | None = None) -> None:
+        if not isinstance(checkpoint.config, EncoderConfig):
+            raise UnsupportedModel(f"{checkpoint.name} generates text; use an embedding model")
+        if checkpoint.tokenizer is None:
+            raise BadCheckpoint(f"{checkpoint.path}: has no tokenizer.json, so texts cannot be embedded")
+        self.config = checkpoint.config
+        self.model_id = f"{checkpoint.name}:{checkpoint.quant}@{checkpoint.identity}"
+        self._tokenizer = checkpoint.tokenizer
+        self._params = checkpoint.params
+        self._cache = cache
+        self._buckets = sequence_buckets(self.config.max_seq_length)
+        self._program = compile(partial(_program, config=self.config))
+        self._device = threading.Lock()
+
+    @property
+    def dim(self) -> int:
+        return self.config.hidden_size
+
+    @property
+    def max_seq_length(self) -> int:
+        return self.config.max_seq_length
+
+    def embed(self, texts: Sequence[str], *, progress: Progress | None = None) -> Float32:
+        """Unit vectors (len(texts), dim) in the order given."""
+        return self.embed_counted(texts, progress=progress).vectors
+
+    def embed_counted(self, texts: Sequence[str], *, progress: Progress | None = None) -> Embedded:
+        """As `embed`, with the number of tokens of each text."""
+        if not texts:
+            return Embedded(np.zeros((0, self.dim), np.float32), ())
+        rows = self._tokenizer.encode_batch(texts, add_special=True, max_length=self.max_seq_length)
+        first_of = {text: i for i, text in reversed(list(enumerate(texts)))}
+        vectors = np.zeros((len(texts), self.dim), np.float32)
+        self._fill(vectors, rows, {i: self._key(text) for text, i in first_of.items()}, progress)
+        order = np.array([first_of[text] for text in texts])
+        return Embedded(vectors[order], tuple(map(len, rows)))
+
+    def token_spans(self, text: str) -> list[tuple[int, int]]:
+        """Character span of each token of `text`, without special tokens."""
+        return self._tokenizer.spans(text)
+
+    def warm(self, shapes: Sequence[tuple[int, int]] = ((1, 16), (1, 32), (1, 64))) -> None:
+        """Compiles the programs of these (batch, sequence) buckets ahead of the first request."""
+        for batch, length in shapes:
+            self._run([[0] * min(length, self.max_seq_length)] * batch)
+
+    def _fill(
+        self, vectors: Float32, rows: list[list[int]], keys: dict[int, str], progress: Progress | None
+    ) -> None:
+        """Writes the vectors of the rows that `keys` names, from the cache or by running them."""
+        todo = self._from_cache(vectors, keys)
+        done = len(keys) - len(todo)
+        report = progress or (lambda done, total: None)
+        report(done, len(keys))
+        for batch in self._batches(rows, todo):
+            found = self._run([rows[i] for i in batch])
+            vectors[batch] = found
+            if self._cache is not None:
+                self._cache.put_many([keys[i] for i in batch], found)
+            done += len(batch)
+            report(done, len(keys))
+
+    def _from_cache(self, vectors: Float32, keys: dict[int, str]) -> list[int]:
+        """Fills in what the cache has; gives the indices it has not."""
+        if self._cache is None:
+            return list(keys)
+        found = self._cache.get_many(list(keys.values()))
+        missing = []
+        for i, vector in zip(keys, found, strict=True):
+            if vector is None:
+                missing.append(i)
+            else:
+                vectors[i] = vector
+        return missing
+
+    def _batches(self, rows: list[list[int]], indices: list[int]) -> Iterator[list[int]]:
+        """Indices in batches of one sequence bucket each, shortest first."""
+        ordered = sorted(indices, key=lambda i: len(rows[i]))
+        while ordered:
+            length = bucket(len(rows[ordered[0]]), self._buckets)
+            most = max(1, min(BATCH_BUCKETS[-1], _BATCH_TOKENS // length))
+            fitting = sum(len(rows[i]) <= length for i in ordered[:most])
+            yield ordered[:fitting]
+            ordered = ordered[fitting:]
+
+    def _run(self, rows: list[list[int]]) -> Float32:
+        """Unit vectors (len(rows), dim) of token rows of at most max_seq_length."""
+        length = bucket(max(map(len, rows)), self._buckets)
+        ids = np.full((bucket(len(rows), BATCH_BUCKETS), length), self._tokenizer.pad_id or 0, np.int32)
+        mask = np.zeros_like(ids)
+        for i, row in enumerate(rows):
+            ids[i, : len(row)] = row
+            mask[i, : len(row)] = 1
+        with self._device:
+            vectors = np.asarray(self._program(self._params, ids, mask))
+        return vectors[: len(rows)]
+
+    def _key(self, text: str) -> str:
+        return hashlib.sha256(f"{self.model_id}|{text}".encode()).hexdigest()
+
+
+def _program(params: encoder.Params, ids: jax.Array, mask: jax.Array, *, config: EncoderConfig) -> jax.Array:
+    return encoder.embed(params, config, ids, mask)
