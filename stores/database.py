@@ -1,0 +1,145 @@
+"""A database: a folder of collections that one process has open for writing.
+
+<path>/LOCK  collections/<name>/  CURRENT  MANIFEST-n  wal/  seg/
+"""
+
+import fcntl
+import os
+from pathlib import Path
+from threading import Lock
+from types import TracebackType
+from typing import Self
+
+from stores.collection import Collection
+from stores.errors import CollectionNotFound, StoreClosed, StoreError, StoreLocked
+from stores.log.disk import Disk
+from stores.schema import Metric, Schema, check_name
+from stores.tree import Options, Tree, create_tree
+
+
+class Database:
+    """Open with `Database.open`; close it, or use it in a `with` statement. Thread-safe.
+
+    >>> with Database.open("~/papers") as db:
+    ...     docs = db.collection("docs", dim=384, metric="cosine", model="all-minilm-l6-v2")
+    """
+
+    def __init__(self, path: Path, lock_fd: int, disk: Disk, options: Options) -> None:
+        self.path, self._lock_fd, self._disk, self._options = path, lock_fd, disk, options
+        self._folder = path / "collections"
+        self._open: dict[str, tuple[Collection, Tree]] = {}
+        self._mutex = Lock()
+        self._closed = False
+
+    @classmethod
+    def open(
+        cls, path: str | os.PathLike[str], *, options: Options | None = None, disk: Disk | None = None
+    ) -> Self:
+        """Opens the folder, or makes it (mode 0700). StoreLocked if it is open already, by anyone."""
+        disk = disk or Disk()
+        root = Path(path).expanduser().absolute()
+        try:
+            root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            lock_fd = _lock(root)
+        except OSError as error:
+            raise StoreError(f"{root} cannot be opened as a database: {error.strerror}") from error
+        try:
+            collections = root / "collections"
+            if not collections.is_dir():
+                disk.make_folder(collections)
+                disk.sync_folder(root)
+                disk.sync_folder(root.parent)
+            for leftover in collections.glob(".*"):
+                disk.remove_tree(leftover)
+        except BaseException:
+            os.close(lock_fd)
+            raise
+        return cls(root, lock_fd, disk, options or Options())
+
+    def collection(
+        self, name: str, *, dim: int | None = None, metric: Metric | None = None, model: str | None = None
+    ) -> Collection:
+        """Opens a collection, or creates it if `dim` is given; a new one's metric is cosine unless said.
+
+        SchemaMismatch if what is given is not what the collection is, CollectionNotFound if it is not
+        there and `dim` is missing, CorruptStore if it is damaged.
+        """
+        with self._mutex:
+            self._require_open()
+            if check_name(name) not in self._open:
+                self._load(name, dim, metric, model)
+            collection = self._open[name][0]
+        collection.schema.require(name, dim, metric, model)
+        return collection
+
+    def _load(self, name: str, dim: int | None, metric: Metric | None, model: str | None) -> None:
+        folder = self._folder / name
+        if not folder.exists():
+            if dim is None:
+                raise CollectionNotFound(f"no collection {name!r} in {self.path}; give dim= to create it")
+            schema = Schema(dim, metric or "cosine", model)
+            try:
+                create_tree(folder, schema, self._disk)
+            except OSError as error:
+                raise StoreError(f"collection {name!r} cannot be created: {error.strerror}") from error
+        tree = Tree(folder, self._disk, self._options)
+        self._open[name] = (Collection(name, tree), tree)
+
+    def collections(self) -> list[str]:
+        """Names of all collections, sorted."""
+        self._require_open()
+        return sorted(path.name for path in self._folder.iterdir() if not path.name.startswith("."))
+
+    def drop(self, name: str) -> None:
+        """Removes a collection and all its files. CollectionNotFound."""
+        with self._mutex:
+            self._require_open()
+            folder = self._folder / check_name(name)
+            if not folder.exists():
+                raise CollectionNotFound(f"no collection {name!r} in {self.path}")
+            if name in self._open:
+                self._open.pop(name)[1].close()
+            # Renamed first: after a crash it is either all there or garbage.
+            doomed = folder.with_name(f".{name}.dropped")
+            self._disk.remove_tree(doomed)
+            self._disk.rename(folder, doomed)
+            self._disk.sync_folder(self._folder)
+            self._disk.remove_tree(doomed)
+
+    def _require_open(self) -> None:
+        if self._closed:
+            raise StoreClosed(f"the database {self.path} is closed; open it again")
+
+    def close(self) -> None:
+        """Waits for writes in progress and lets the folder go. A second call does nothing."""
+        with self._mutex:
+            if self._closed:
+                return
+            self._closed = True
+            for _, tree in self._open.values():
+                tree.close()
+            os.close(self._lock_fd)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _lock(root: Path) -> int:
+    """A descriptor whose flock makes this the only writer; the file says who it is."""
+    fd = os.open(root / "LOCK", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        holder = os.read(fd, 32).decode(errors="replace").strip() or "unknown"
+        os.close(fd)
+        raise StoreLocked(
+            f"{root} is in use by process {holder}; close it there or use another folder"
+        ) from error
+    os.ftruncate(fd, 0)
+    os.write(fd, f"{os.getpid()}\n".encode())
+    return fd

@@ -1,0 +1,150 @@
+"""The exact tier: every vector of a block against the query, then the best k, in one compiled step.
+
+Rows are padded to buckets (four per octave) and cut into blocks of at most 65,536, queries and k are
+padded to powers of two, so the number of programs is small and none is compiled because a row came.
+Scores are `engine.ops.distance`'s; for cosine, rows and queries are unit vectors and their dot is it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.ops.distance import METRICS
+from engine.ops.topk import top_k
+from stores.segment.columns import Bools
+from stores.segment.view import ROW_BITS, Float32, Int64, Part
+
+BLOCK_ROWS = 65_536
+_LEAST_ROWS = 256
+_LEAST_K = 16
+_MOST_QUERIES = 256
+_KERNELS = {"cosine": "dot", "dot": "dot", "l2": "l2"}
+
+
+def padded_rows(count: int) -> int:
+    """The least bucket that holds `count` rows: 256 * 2^i * (4, 5, 6 or 7) / 4, or whole blocks and one."""
+    full, rest = divmod(count, BLOCK_ROWS)
+    if rest == 0 and full:
+        return count
+    size = _LEAST_ROWS
+    while size < rest:
+        size *= 2
+    quarter = size // 8
+    while size > _LEAST_ROWS and size - quarter >= rest:
+        size -= quarter
+    return full * BLOCK_ROWS + size
+
+
+def to_blocks(padded: Float32) -> list[jax.Array]:
+    """Device arrays of a bucket-sized array that will never change. On a CPU they are the same memory."""
+    starts = range(0, len(padded), BLOCK_ROWS)
+    return [jax.device_put(padded[start : start + BLOCK_ROWS], may_alias=True) for start in starts]
+
+
+@partial(jax.jit, static_argnames=("metric", "k"))
+def _scan(
+    queries: jax.Array, vectors: jax.Array, allowed: jax.Array, *, metric: str, k: int
+) -> tuple[jax.Array, jax.Array]:
+    """queries (q, dim), vectors (n, dim), allowed bool (n,) -> the k best scores and rows (q, k)."""
+    scores = METRICS[metric](queries, vectors)
+    return top_k(jnp.where(allowed, scores, -jnp.inf), k)
+
+
+def _power(count: int, least: int) -> int:
+    return max(least, 1 << (count - 1).bit_length())
+
+
+def _pad(array: NDArray[np.generic], size: int) -> NDArray[np.generic]:
+    """`array` with zeros after it, to `size` rows."""
+    padded = np.zeros((size, *array.shape[1:]), array.dtype)
+    padded[: len(array)] = array
+    return padded
+
+
+@dataclass(frozen=True)
+class _Scanned:
+    """The best of one block: `rows` are the part's rows that the block's positions stand for."""
+
+    part: Part
+    rows: Int64
+    scores: jax.Array
+    positions: jax.Array
+
+    def places(self) -> Int64:
+        positions = np.asarray(self.positions)
+        rows = self.rows[np.minimum(positions, len(self.rows) - 1)]
+        places: Int64 = rows | np.int64(self.part.rows.serial << ROW_BITS)
+        return places
+
+
+def _start_scans(queries: jax.Array, part: Part, allowed: Bools, metric: str, k: int) -> list[_Scanned]:
+    """Dispatches the scans of one part without waiting for any."""
+    chosen = np.flatnonzero(allowed)
+    if chosen.size <= allowed.size // 8:
+        if chosen.size == 0:
+            return []
+        vectors = jnp.asarray(_pad(part.rows.gather(chosen), padded_rows(chosen.size)))
+        inside = np.arange(len(vectors)) < chosen.size
+        return [
+            _Scanned(part, chosen, *_scan(queries, vectors, inside, metric=metric, k=min(k, len(vectors))))
+        ]
+    started = []
+    for start, vectors in zip(range(0, len(allowed), BLOCK_ROWS), part.rows.blocks(), strict=True):
+        mask = _pad(allowed[start : start + BLOCK_ROWS], len(vectors))
+        rows = np.arange(start, start + len(vectors))
+        started.append(
+            _Scanned(part, rows, *_scan(queries, vectors, mask, metric=metric, k=min(k, len(vectors))))
+        )
+    return started
+
+
+def search(
+    queries: Float32, parts: Sequence[Part], allowed: Sequence[Bools], metric: str, k: int
+) -> tuple[Float32, Int64]:
+    """The k best living, allowed rows for each query, over all parts.
+
+    queries (q, dim); allowed[i] bool (rows of parts[i],), already without the dead. Returns scores
+    (q, m) and places (q, m), best first, m = min(k, allowed rows). A place is `segment.view.pack`'s.
+    """
+    wanted = min(k, sum(int(np.count_nonzero(mask)) for mask in allowed))
+    if wanted == 0:
+        return np.zeros((len(queries), 0), np.float32), np.zeros((len(queries), 0), np.int64)
+    chunks = [
+        _search_chunk(queries[start : start + _MOST_QUERIES], parts, allowed, metric, wanted)
+        for start in range(0, len(queries), _MOST_QUERIES)
+    ]
+    scores, places = zip(*chunks, strict=True)
+    return np.concatenate(scores), np.concatenate(places)
+
+
+def _search_chunk(
+    queries: Float32, parts: Sequence[Part], allowed: Sequence[Bools], metric: str, wanted: int
+) -> tuple[Float32, Int64]:
+    padded = jnp.asarray(_pad(queries, _power(len(queries), 1)))
+    k = _power(wanted, _LEAST_K)
+    kernel = _KERNELS[metric]
+    scanned = [
+        scan
+        for part, mask in zip(parts, allowed, strict=True)
+        for scan in _start_scans(padded, part, mask, kernel, k)
+    ]
+    scores = np.concatenate([np.asarray(scan.scores) for scan in scanned], axis=1)[: len(queries)]
+    places = np.concatenate([scan.places() for scan in scanned], axis=1)[: len(queries)]
+    best = np.argsort(-scores, axis=1, kind="stable")[:, :wanted]
+    return np.take_along_axis(scores, best, 1), np.take_along_axis(places, best, 1)
+
+
+def scores_of(queries: Float32, vectors: Float32, metric: str) -> Float32:
+    """Scores of all pairs: queries (q, dim), vectors (n, dim) -> (q, n). For few, known rows."""
+    padded = _pad(vectors, padded_rows(len(vectors)))
+    return np.asarray(_score(queries, padded, metric=_KERNELS[metric]))[:, : len(vectors)]
+
+
+@partial(jax.jit, static_argnames=("metric",))
+def _score(queries: jax.Array, vectors: jax.Array, *, metric: str) -> jax.Array:
+    return METRICS[metric](queries, vectors)

@@ -1,0 +1,99 @@
+"""What a caller hands in, checked and brought into the form that is stored. Errors name the row."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from stores.errors import DimensionMismatch, InvalidQuery, InvalidRow, InvalidVector
+from stores.schema import Schema
+from stores.segment.batch import Batch
+from stores.segment.jsontext import encode_metadata, encode_text
+from stores.segment.view import Float32
+
+MAX_ID_BYTES = 1024
+
+
+def make_batch(
+    schema: Schema,
+    ids: Sequence[str],
+    vectors: ArrayLike,
+    metadata: Sequence[Mapping[str, Any] | None] | None,
+    texts: Sequence[str | None] | None,
+) -> Batch:
+    """A batch ready for the log; nothing of it is shared with the caller."""
+    encoded = encode_ids(ids)
+    if len(set(encoded)) != len(encoded):
+        repeated, row = _first_repeat(encoded)
+        raise InvalidRow(row, f"id {ids[row]!r} is also row {repeated}'s; send each id once in a batch")
+    rows = unit_rows(schema, check_vectors(schema, vectors))
+    for name, column in (("vectors", rows), ("metadata", metadata), ("texts", texts)):
+        if column is not None and len(column) != len(encoded):
+            raise InvalidQuery(f"{name} has {len(column)} rows, ids has {len(encoded)}; give one for each id")
+    none: list[None] = [None] * len(encoded)
+    return Batch(
+        encoded,
+        [encode_metadata(row, value) for row, value in enumerate(none if metadata is None else metadata)],
+        [
+            None if text is None else encode_text(row, text)
+            for row, text in enumerate(none if texts is None else texts)
+        ],
+        rows,
+    )
+
+
+def encode_ids(ids: Sequence[str]) -> list[bytes]:
+    """UTF-8 ids. InvalidRow for what is not text, empty or too long."""
+    if isinstance(ids, str | bytes):
+        raise InvalidQuery("ids must be a list of texts, not one text")
+    encoded = [encode_text(row, id, "the id") for row, id in enumerate(ids)]
+    for row, id in enumerate(encoded):
+        if not 1 <= len(id) <= MAX_ID_BYTES:
+            raise InvalidRow(row, f"an id has 1 to {MAX_ID_BYTES} bytes, this one {len(id)}")
+    return encoded
+
+
+def _first_repeat(encoded: Sequence[bytes]) -> tuple[int, int]:
+    """(first row, later row) of an id that occurs twice."""
+    seen: dict[bytes, int] = {}
+    for row, id in enumerate(encoded):
+        if id in seen:
+            return seen[id], row
+        seen[id] = row
+    raise ValueError("no id occurs twice")
+
+
+def check_vectors(schema: Schema, vectors: ArrayLike) -> Float32:
+    """float32 (rows, dim), finite. DimensionMismatch, InvalidVector."""
+    try:
+        array = np.ascontiguousarray(vectors, np.float32)
+    except (TypeError, ValueError) as error:
+        raise InvalidQuery(f"vectors must be numbers in rows of one length: {error}") from error
+    if array.size == 0 and array.ndim < 3:
+        array = array.reshape(0, schema.dim)
+    if array.ndim != 2:
+        raise InvalidQuery(f"vectors must be a matrix (rows, {schema.dim}), not of shape {array.shape}")
+    if array.shape[1] != schema.dim:
+        raise DimensionMismatch(
+            f"vectors have {array.shape[1]} dimensions, the collection {schema.dim}; "
+            "use the model that it was made with, or another collection"
+        )
+    finite = np.isfinite(array).all(axis=1)
+    if not finite.all():
+        raise InvalidVector(int(np.argmin(finite)), "the vector holds NaN, an infinity or a number too large")
+    return array
+
+
+def unit_rows(schema: Schema, rows: Float32) -> Float32:
+    """For cosine, rows of length 1; otherwise `rows`. InvalidVector for zeros, which have no direction."""
+    if schema.metric != "cosine":
+        return rows
+    # In float64, so that neither tiny nor huge components lose the length.
+    lengths = np.linalg.norm(rows.astype(np.float64), axis=1)
+    if len(lengths) and lengths.min() == 0:
+        raise InvalidVector(
+            int(np.argmin(lengths)), "the vector is all zeros, which has no cosine with anything"
+        )
+    unit: Float32 = (rows / lengths[:, None]).astype(np.float32)
+    return unit

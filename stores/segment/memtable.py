@@ -1,0 +1,104 @@
+"""The memtable: rows that are in the log and not yet in a segment, in plain arrays.
+
+Append-only: a replaced row stays until the memtable is sealed, marked dead in the view. One writer
+appends; readers hold a `MemRows`, which is the memtable up to some row.
+"""
+
+from functools import cached_property
+from threading import Lock
+from typing import Any
+
+import jax
+import numpy as np
+
+from stores.index.flat import padded_rows, to_blocks
+from stores.query.postings import Postings
+from stores.segment.batch import Batch
+from stores.segment.columns import Column, field_value
+from stores.segment.jsontext import decode_metadata, decode_text
+from stores.segment.view import Float32, Int64
+
+
+class Memtable:
+    """Rows as the log's batches bring them. `append` is for one thread at a time."""
+
+    def __init__(self, serial: int, dim: int) -> None:
+        self.serial, self.dim = serial, dim
+        self.ids: list[bytes] = []
+        self.metadata: list[bytes | None] = []
+        self.texts: list[bytes | None] = []
+        self.vectors: Float32 = np.zeros((0, dim), np.float32)
+        self.byte_size = 0
+        self._derived_lock = Lock()
+        self._columns: dict[str, Column] = {}
+        self._postings = Postings()
+
+    def append(self, batch: Batch) -> "MemRows":
+        """Adds the rows; returns the memtable up to and with them."""
+        start = len(self.ids)
+        count = start + len(batch.ids)
+        if count > len(self.vectors):
+            # Readers keep the array they have: a grown copy takes the place of this one.
+            grown = np.zeros((padded_rows(2 * count), self.dim), np.float32)
+            grown[:start] = self.vectors[:start]
+            self.vectors = grown
+        self.vectors[start:count] = batch.vectors
+        self.metadata.extend(batch.metadata)
+        self.texts.extend(batch.texts)
+        self.ids.extend(batch.ids)
+        self.byte_size += batch.vectors.nbytes + sum(
+            len(value or b"") for column in (batch.ids, batch.metadata, batch.texts) for value in column
+        )
+        return MemRows(self, count)
+
+    def column(self, field: str, count: int) -> Column:
+        """The first `count` rows of a field, or more. Kept and extended from query to query."""
+        with self._derived_lock:
+            column = self._columns.setdefault(field, Column())
+            rows = range(len(column), count)
+            column.extend(field_value(decode_metadata(self.metadata[row]), field) for row in rows)
+            return column
+
+    def postings(self, count: int) -> Postings:
+        """The words of the first `count` rows, or more."""
+        with self._derived_lock:
+            rows = range(len(self._postings), count)
+            self._postings.extend(decode_text(self.texts[row]) for row in rows)
+            return self._postings
+
+
+class MemRows:
+    """The first `count` rows of a memtable, which no longer change: a `segment.view.Rows`."""
+
+    def __init__(self, table: Memtable, count: int) -> None:
+        self._table, self._vectors = table, table.vectors
+        self.serial, self.count = table.serial, count
+        self.ids, self.raw_metadata, self.raw_texts = table.ids, table.metadata, table.texts
+
+    def id(self, row: int) -> str:
+        return self.ids[row].decode()
+
+    def metadata(self, row: int) -> dict[str, Any]:
+        return decode_metadata(self.raw_metadata[row])
+
+    def text(self, row: int) -> str | None:
+        return decode_text(self.raw_texts[row])
+
+    def gather(self, rows: Int64) -> Float32:
+        return self._vectors[rows]
+
+    def blocks(self) -> list[jax.Array]:
+        return self._blocks
+
+    @cached_property
+    def _blocks(self) -> list[jax.Array]:
+        # Copied once per batch that is searched: the rows after `count` are still being written.
+        padded = np.zeros((padded_rows(self.count), self._table.dim), np.float32)
+        padded[: self.count] = self._vectors[: self.count]
+        return to_blocks(padded)
+
+    def column(self, field: str) -> Column:
+        return self._table.column(field, self.count)
+
+    def postings(self) -> Postings:
+        return self._table.postings(self.count)

@@ -1,0 +1,140 @@
+"""A collection in memory: which row of which part each id lives in, and the view that readers take.
+
+The state machine of the log: the same records in the same order give the same state. One writer at a
+time; readers take `view` without a lock, and `locate` under one that is held for moments only.
+"""
+
+from collections.abc import Iterable, Sequence
+from threading import Lock
+
+import numpy as np
+
+from stores.segment.batch import Batch
+from stores.segment.columns import Bools
+from stores.segment.memtable import MemRows, Memtable
+from stores.segment.segment import Segment
+from stores.segment.view import ROW_BITS, Int64, Part, View, pack
+
+
+class State:
+    def __init__(self, dim: int) -> None:
+        self._dim = dim
+        self._lock = Lock()
+        self._places: dict[str, int] = {}
+        self._segments: dict[int, tuple[Segment, Bools]] = {}
+        self._serial = 0
+        self.view: View = ()
+        self._start_memtable()
+
+    def next_serial(self) -> int:
+        self._serial += 1
+        return self._serial
+
+    def _start_memtable(self) -> None:
+        self.memtable = Memtable(self.next_serial(), self._dim)
+        self._mem_rows = MemRows(self.memtable, 0)
+        self._mem_alive = np.zeros(0, np.bool_)
+
+    def _publish(self) -> None:
+        sealed = [Part(segment, alive) for segment, alive in self._segments.values()]
+        recent = [Part(self._mem_rows, self._mem_alive)] if self._mem_rows.count else []
+        self.view = (*sealed, *recent)
+
+    @property
+    def unsealed(self) -> tuple[MemRows, Bools]:
+        """The memtable's rows, and which of them live."""
+        return self._mem_rows, self._mem_alive
+
+    @property
+    def segments(self) -> list[tuple[Segment, Bools]]:
+        """Sealed rows, oldest first, and which of them live."""
+        with self._lock:
+            return list(self._segments.values())
+
+    @property
+    def live_count(self) -> int:
+        return len(self._places)
+
+    def load(self, segments: Sequence[tuple[Segment, Bools]]) -> None:
+        """Takes in segments found at opening. ValueError if an id lives twice."""
+        with self._lock:
+            for segment, alive in segments:
+                self._segments[segment.serial] = (segment, alive)
+                live = np.flatnonzero(alive)
+                self._places.update((segment.id(row), pack(segment.serial, row)) for row in live.tolist())
+            self._publish()
+        if len(self._places) != sum(int(np.count_nonzero(alive)) for _, alive in segments):
+            raise ValueError("an id lives in two segments")
+
+    def upsert(self, batch: Batch) -> int:
+        """Adds the rows; earlier rows of the same ids die. Ids in a batch differ. Returns the row count."""
+        ids = [id.decode() for id in batch.ids]
+        with self._lock:
+            start = self._mem_rows.count
+            self._mem_rows = self.memtable.append(batch)
+            self._mem_alive = np.concatenate([self._mem_alive, np.ones(len(ids), np.bool_)])
+            self._bury(self._places[id] for id in ids if id in self._places)
+            first = pack(self.memtable.serial, start)
+            self._places.update(zip(ids, range(first, first + len(ids)), strict=True))
+            self._publish()
+        return len(ids)
+
+    def delete(self, ids: Iterable[str]) -> int:
+        """Removes what is there of `ids`; returns how many were."""
+        with self._lock:
+            places = [self._places.pop(id) for id in ids if id in self._places]
+            self._bury(places)
+            self._publish()
+        return len(places)
+
+    def _bury(self, places: Iterable[int]) -> None:
+        """Marks rows dead in copies of the masks: readers keep theirs."""
+        array = np.fromiter(places, np.int64)
+        serials, rows = array >> ROW_BITS, array & ((1 << ROW_BITS) - 1)
+        for serial in np.unique(serials).tolist():
+            dying = rows[serials == serial]
+            if serial == self.memtable.serial:
+                self._mem_alive = _without(self._mem_alive, dying)
+            else:
+                segment, alive = self._segments[serial]
+                self._segments[serial] = (segment, _without(alive, dying))
+
+    def seal(self, segment: Segment | None, kept: Int64) -> None:
+        """Puts `segment`, which holds the memtable's rows `kept`, in its place; an empty one follows."""
+        with self._lock:
+            alive = self._mem_alive[kept]
+            self._start_memtable()
+            if segment is not None:
+                self._adopt(segment, alive)
+            self._publish()
+
+    def merge(self, old: Sequence[Segment], kept: Sequence[Int64], segment: Segment | None) -> None:
+        """Puts `segment` in the place of `old`, of which it holds the rows `kept`, in order."""
+        with self._lock:
+            alive = self.alive_now(old, kept)
+            for part in old:
+                del self._segments[part.serial]
+            if segment is not None:
+                self._adopt(segment, alive)
+            self._publish()
+
+    def alive_now(self, old: Sequence[Segment], kept: Sequence[Int64]) -> Bools:
+        """Of the rows kept when a merge began, those that still live."""
+        masks = [self._segments[part.serial][1][rows] for part, rows in zip(old, kept, strict=True)]
+        return np.concatenate(masks)
+
+    def _adopt(self, segment: Segment, alive: Bools) -> None:
+        self._segments[segment.serial] = (segment, alive)
+        live = np.flatnonzero(alive).tolist()
+        self._places.update((segment.id(row), pack(segment.serial, row)) for row in live)
+
+    def locate(self, ids: Sequence[str]) -> tuple[View, list[int | None]]:
+        """A view, and the place in it of each id that lives."""
+        with self._lock:
+            return self.view, [self._places.get(id) for id in ids]
+
+
+def _without(alive: Bools, rows: Int64) -> Bools:
+    changed = alive.copy()
+    changed[rows] = False
+    return changed

@@ -1,0 +1,55 @@
+"""A column of byte strings in one buffer: ids, metadata and texts, in the log and in segments alike.
+
+    count u64 | offsets u64[count + 1] | bytes
+
+Little-endian; offsets are relative to the first byte after them. A missing value (None) is the single
+byte 0xFF, which no UTF-8 text contains. Reading one value touches only its own bytes, so a column can
+be a memory-mapped file of any size.
+"""
+
+import struct
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+
+_COUNT = struct.Struct("<Q")
+_NULL = b"\xff"
+Bytes = bytes | memoryview
+
+
+def encode_strings(values: Iterable[bytes | None]) -> bytes:
+    """The buffer of a column; read it back with `Strings`."""
+    parts = [_NULL if value is None else value for value in values]
+    offsets = np.zeros(len(parts) + 1, "<u8")
+    np.cumsum([len(part) for part in parts], out=offsets[1:])
+    return b"".join([_COUNT.pack(len(parts)), offsets.tobytes(), *parts])
+
+
+class Strings:
+    """Read access to a column; keeps `data` alive, copies nothing but the value asked for.
+
+    ValueError if the buffer's length and its offsets do not agree.
+    """
+
+    def __init__(self, data: Bytes) -> None:
+        self._data = memoryview(data)
+        if len(self._data) < _COUNT.size:
+            raise ValueError("a column is cut short")
+        (self._count,) = _COUNT.unpack_from(self._data)
+        self._start = _COUNT.size + 8 * (self._count + 1)
+        if len(self._data) < self._start:
+            raise ValueError("a column is cut short")
+        self._offsets = np.frombuffer(self._data, "<u8", self._count + 1, _COUNT.size)
+        if self._start + int(self._offsets[-1]) != len(self._data):
+            raise ValueError("a column's length does not match its offsets")
+
+    def __len__(self) -> int:
+        return int(self._count)
+
+    def __getitem__(self, row: int) -> bytes | None:
+        begin, end = int(self._offsets[row]), int(self._offsets[row + 1])
+        value = bytes(self._data[self._start + begin : self._start + end])
+        return None if value == _NULL else value
+
+    def __iter__(self) -> Iterator[bytes | None]:
+        return (self[row] for row in range(len(self)))

@@ -1,0 +1,72 @@
+"""What a reader sees: parts of rows with the living marked, frozen at one moment.
+
+A view is a tuple of parts. Writers make a new view and swap it in; whoever holds an old one goes on
+reading it unharmed, without a lock.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import jax
+import numpy as np
+from numpy.typing import NDArray
+
+from stores.query.postings import Postings
+from stores.segment.columns import Bools, Column
+
+Float32 = NDArray[np.float32]
+Int64 = NDArray[np.int64]
+
+ROW_BITS = 32
+
+
+class Rows(Protocol):
+    """Rows that never change once written: a sealed segment, or the memtable up to some row."""
+
+    @property
+    def serial(self) -> int:
+        """Tells this source of rows from every other one of the collection's, sealed or not."""
+
+    @property
+    def count(self) -> int: ...
+
+    def id(self, row: int) -> str: ...
+
+    def metadata(self, row: int) -> dict[str, Any]: ...
+
+    def text(self, row: int) -> str | None: ...
+
+    def gather(self, rows: Int64) -> Float32:
+        """Copies of some vectors: (len(rows), dim)."""
+
+    def blocks(self) -> list[jax.Array]:
+        """All vectors as device arrays, in order; each padded to a bucket of rows."""
+
+    def column(self, field: str) -> Column:
+        """At least `count` rows of a metadata field."""
+
+    def postings(self) -> Postings:
+        """Where each word occurs, in at least `count` rows."""
+
+
+@dataclass(frozen=True)
+class Part:
+    rows: Rows
+    alive: Bools
+
+    @property
+    def live_count(self) -> int:
+        return int(np.count_nonzero(self.alive))
+
+
+View = tuple[Part, ...]
+
+
+def pack(serial: int, row: int) -> int:
+    """A row's place in the collection as one integer."""
+    return serial << ROW_BITS | row
+
+
+def unpack(place: int) -> tuple[int, int]:
+    """(serial, row)."""
+    return place >> ROW_BITS, place & ((1 << ROW_BITS) - 1)
