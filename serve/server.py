@@ -28,32 +28,49 @@ from serve.telemetry.logs import configure_logging
 if TYPE_CHECKING:
     from serve.runtime import Runtime
 
-__all__ = ["AddressInUse", "DrainingServer", "bind", "run"]
+__all__ = ["AddressInUse", "DrainingServer", "bind", "serve_until_stopped"]
 
 LAST_WORDS_SECONDS = 2
 """What streams get after the deadline to write their error event."""
+
+EXIT_SECONDS = 5.0
+"""What is left after the last request: closing the runtime, and blocking calls nobody waits for."""
 
 
 class AddressInUse(TarsiaError):
     code = "address_in_use"
 
 
-def run(runtime: "Runtime", settings: Settings, *, on_listening: Callable[[str], None] | None = None) -> int:
-    """Serves until a signal; closes the runtime; gives the process's exit code.
-
-    Args:
-        on_listening: called once with the address, `http://127.0.0.1:8080`, when it can be connected to.
+def bind(settings: Settings) -> socket.socket:
+    """A listening socket at the configured address; port 0 takes a free one.
 
     Raises:
-        FeatureDisabled: `settings.host` is not a loopback address.
-        AddressInUse: somebody else has the port.
+        FeatureDisabled: the address is not a loopback address.
+        AddressInUse: somebody else has the port, or it may not be taken.
     """
-    listener = bind(settings.host, settings.port)
+    host, port = settings.host, settings.port
+    if host != "localhost" and not _is_loopback(host):
+        raise FeatureDisabled(
+            f"cannot bind {host}: there is no authentication yet, so only loopback addresses are served; "
+            "use --host 127.0.0.1 and reach it through an SSH tunnel"
+        )
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=512)
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        raise AddressInUse(f"cannot bind {host}:{port}: {reason}; choose another with --port") from error
+
+
+def serve_until_stopped(runtime: "Runtime", settings: Settings, listener: socket.socket) -> None:
+    """Serves until SIGTERM or Ctrl-C has drained it; returns normally then, for exit code 0.
+
+    The runtime stays the caller's to close. A second signal raises KeyboardInterrupt.
+    """
     configure_logging(settings.access_log)
     drain = Drain()
-    app = create_app(runtime, settings, drain=drain)
     config = uvicorn.Config(
-        app,
+        create_app(runtime, settings, drain=drain),
         http=protocol_with(_limits(settings)),
         loop="asyncio",
         ws="none",
@@ -65,33 +82,10 @@ def run(runtime: "Runtime", settings: Settings, *, on_listening: Callable[[str],
         timeout_graceful_shutdown=LAST_WORDS_SECONDS,
     )
     server = DrainingServer(config, drain, settings.drain_seconds)
-    if on_listening is not None:
-        on_listening(address_of(listener))
-    try:
-        server.run(sockets=[listener])
-    finally:
-        runtime.close()
-    return _exit(130 if server.force_exit else 0)
-
-
-def bind(host: str, port: int) -> socket.socket:
-    """A listening socket on a loopback address; port 0 takes a free one."""
-    if host != "localhost" and not _is_loopback(host):
-        raise FeatureDisabled(
-            f"cannot bind {host}: there is no authentication yet, so only loopback addresses are served; "
-            "use --host 127.0.0.1 and reach it through an SSH tunnel"
-        )
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        return socket.create_server((host, port), family=family, backlog=512)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise AddressInUse(f"cannot bind {host}:{port}: {reason}; choose another with --port") from error
-
-
-def address_of(listener: socket.socket) -> str:
-    host, port = listener.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    server.run(sockets=[listener])
+    _bound_the_exit()
+    if server.force_exit:
+        raise KeyboardInterrupt
 
 
 class DrainingServer(uvicorn.Server):
@@ -161,11 +155,14 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
-def _exit(code: int) -> int:
-    """A worker thread that outlived the drain (a long parse) must not keep the process alive."""
-    alive = [t for t in threading.enumerate() if t is not threading.main_thread() and not t.daemon]
-    if alive:
+def _bound_the_exit() -> None:
+    """Python joins its threads at exit; a call that outlived the drain must not keep it waiting."""
+
+    def leave() -> None:
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(code)
-    return code
+        os._exit(0)
+
+    watchdog = threading.Timer(EXIT_SECONDS, leave)
+    watchdog.daemon = True
+    watchdog.start()

@@ -11,7 +11,7 @@ from starlette.routing import Route
 
 from engine.errors import InvalidRequest
 from serve.http.services import services_of
-from serve.streaming.attend import attend
+from serve.streaming.attend import attend, shutting_down
 
 if TYPE_CHECKING:
     from serve.library import DocumentRecord
@@ -29,7 +29,12 @@ async def upload(request: Request) -> JSONResponse:
     services = services_of(request)
     name, data = await _uploaded(request)
     began = time.perf_counter()
-    work = services.heavy.run(services.runtime.ingest, name, data)
+
+    def stop_when_out_of_time(done: int, total: int) -> None:
+        if services.drain.expired:
+            raise shutting_down()
+
+    work = services.heavy.run(services.runtime.ingest, name, data, progress=stop_when_out_of_time)
     record = await attend(request, services.drain, work)
     services.metrics.stage("ingest", time.perf_counter() - began)
     return JSONResponse(_summary(record))

@@ -85,7 +85,7 @@ def _embed(
             param="dimensions",
         )
     texts = [_text_of(engine, item, index) for index, item in enumerate(items)]
-    lengths = [len(engine.tokenizer.encode(text, add_special=True)) for text in texts]
+    lengths = [len(ids) for ids in engine.tokenizer.encode_batch(texts, add_special=True)]
     longest = max(lengths)
     if longest > engine.max_context and not truncate:
         place = f"input[{lengths.index(longest)}]"
