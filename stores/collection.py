@@ -169,7 +169,7 @@ class Collection:
 
     def flush(self) -> None:
         """Seals recent rows into a segment now. They are durable without it."""
-        self._tree.seal()
+        self._tree.flush()
 
     def compact(self) -> None:
         """Merges everything into one segment and gives the space of dead rows back."""

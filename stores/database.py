@@ -11,8 +11,8 @@ from types import TracebackType
 from typing import Self
 
 from stores.collection import Collection
-from stores.errors import CollectionNotFound, StoreClosed, StoreError, StoreLocked
-from stores.log.disk import Disk
+from stores.errors import CollectionNotFound, StoreClosed, StoreLocked
+from stores.log.disk import Disk, explaining
 from stores.schema import Metric, Schema, check_name
 from stores.tree import Options, Tree, create_tree
 
@@ -38,22 +38,14 @@ class Database:
         """Opens the folder, or makes it (mode 0700). StoreLocked if it is open already, by anyone."""
         disk = disk or Disk()
         root = Path(path).expanduser().absolute()
-        try:
+        with explaining(f"{root} cannot be opened as a database"):
             root.mkdir(mode=0o700, parents=True, exist_ok=True)
             lock_fd = _lock(root)
-        except OSError as error:
-            raise StoreError(f"{root} cannot be opened as a database: {error.strerror}") from error
-        try:
-            collections = root / "collections"
-            if not collections.is_dir():
-                disk.make_folder(collections)
-                disk.sync_folder(root)
-                disk.sync_folder(root.parent)
-            for leftover in collections.glob(".*"):
-                disk.remove_tree(leftover)
-        except BaseException:
-            os.close(lock_fd)
-            raise
+            try:
+                _prepare(root, disk)
+            except BaseException:
+                os.close(lock_fd)
+                raise
         return cls(root, lock_fd, disk, options or Options())
 
     def collection(
@@ -78,11 +70,10 @@ class Database:
             if dim is None:
                 raise CollectionNotFound(f"no collection {name!r} in {self.path}; give dim= to create it")
             schema = Schema(dim, metric or "cosine", model)
-            try:
+            with explaining(f"collection {name!r} cannot be created"):
                 create_tree(folder, schema, self._disk)
-            except OSError as error:
-                raise StoreError(f"collection {name!r} cannot be created: {error.strerror}") from error
-        tree = Tree(folder, self._disk, self._options)
+        with explaining(f"collection {name!r} cannot be opened"):
+            tree = Tree(folder, self._disk, self._options)
         self._open[name] = (Collection(name, tree), tree)
 
     def collections(self) -> list[str]:
@@ -102,8 +93,9 @@ class Database:
             # Renamed first: after a crash it is either all there or garbage.
             doomed = folder.with_name(f".{name}.dropped")
             self._disk.remove_tree(doomed)
-            self._disk.rename(folder, doomed)
-            self._disk.sync_folder(self._folder)
+            with explaining(f"collection {name!r} cannot be dropped"):
+                self._disk.rename(folder, doomed)
+                self._disk.sync_folder(self._folder)
             self._disk.remove_tree(doomed)
 
     def _require_open(self) -> None:
@@ -127,6 +119,17 @@ class Database:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _prepare(root: Path, disk: Disk) -> None:
+    """Makes what a new database has; removes collections that were half made or half dropped."""
+    collections = root / "collections"
+    if not collections.is_dir():
+        disk.make_folder(collections)
+        disk.sync_folder(root)
+        disk.sync_folder(root.parent)
+    for leftover in collections.glob(".*"):
+        disk.remove_tree(leftover)
 
 
 def _lock(root: Path) -> int:

@@ -17,7 +17,7 @@ import numpy as np
 from stores.errors import CorruptStore, StoreClosed, StoreError
 from stores.log import manifest as manifests
 from stores.log.commit import GroupCommit
-from stores.log.disk import Disk
+from stores.log.disk import Disk, explaining
 from stores.log.manifest import Manifest, SegmentEntry
 from stores.log.records import DELETE, UPSERT, Record
 from stores.log.wal import ROTATE_BYTES, Log
@@ -37,7 +37,7 @@ _logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Options:
-    """When the memtable is sealed (rows or bytes), and when a log file is full."""
+    """When the memtable is sealed (its rows, or bytes in the log), and when a log file is full."""
 
     seal_rows: int = 8192
     seal_bytes: int = 64 << 20
@@ -173,8 +173,13 @@ class Tree:
         table, options = self.state.memtable, self._options
         return (
             len(table.ids) >= options.seal_rows * self._patience
-            or table.byte_size >= options.seal_bytes * self._patience
+            or self.log.pending_bytes >= options.seal_bytes * self._patience
         )
+
+    def flush(self) -> None:
+        """`seal`, with the caller's errors: StoreFull or StoreError if the disk refuses."""
+        with explaining(f"{self.folder.name}: recent rows could not be sealed and stay in the log"):
+            self.seal()
 
     def seal(self) -> None:
         """Turns the memtable into a segment and lets go of the log before it. OSError: nothing changed."""
@@ -192,11 +197,12 @@ class Tree:
                 entries.append(segment.entry)
             self._write_manifest(replace(self._manifest, floor=floor, segments=tuple(entries)))
             self.state.seal(segment, kept)
+            self.log.pending_bytes = 0
             self._after_manifest(dropped=[])
 
     def compact(self) -> None:
         """Seals, then merges all segments into one without their dead; their disk space is returned."""
-        with self._merging:
+        with self._merging, explaining(f"{self.folder.name}: the collection could not be compacted"):
             self.seal()
             loads = self._loads()
             if len(loads) > 1 or any(load.live < load.rows for load in loads):
@@ -303,7 +309,7 @@ class Tree:
             raise StoreClosed(f"{self.folder.name}: the database is closed; open it again")
 
     def close(self) -> None:
-        """Waits for the write in progress. What is in the log stays there for the next opening."""
-        with self._commit.exclusive:
+        """Waits for the write or merge in progress. What is in the log stays there for the next opening."""
+        with self._merging, self._commit.exclusive:
             self._closed = True
             self.log.close()

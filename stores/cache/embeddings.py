@@ -6,6 +6,8 @@ damaged table is thrown away and begun anew. SQLite, because rows are small, key
 
 import logging
 import sqlite3
+import struct
+import zlib
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -26,6 +28,7 @@ CREATE TABLE IF NOT EXISTS vectors (
     number INTEGER PRIMARY KEY AUTOINCREMENT, key TEXT NOT NULL UNIQUE, data BLOB NOT NULL
 )"""
 _PARAMETERS = 500
+_CRC = struct.Struct("<I")
 
 
 @dataclass(frozen=True)
@@ -88,7 +91,7 @@ class EmbeddingTable:
             yield
         except sqlite3.DatabaseError as error:
             _logger.warning("%s: %s", self._path, error)
-            if not isinstance(error, sqlite3.OperationalError):
+            if type(error) is sqlite3.DatabaseError:  # its subclasses are misuse, a lock or a full disk
                 self._database.close()
                 self._remove_files()
                 self._database = self._open()
@@ -113,7 +116,8 @@ class EmbeddingTable:
             marks = ",".join("?" * len(some))
             query = f"SELECT key, data FROM vectors WHERE key IN ({marks})"
             for key, data in self._database.execute(query, some):
-                yield key, np.frombuffer(data, "<f4")
+                if zlib.crc32(data[_CRC.size :]) == _CRC.unpack_from(data)[0]:
+                    yield key, np.frombuffer(data, "<f4", offset=_CRC.size)
 
     def put_many(self, keys: Sequence[str], vectors: Float32) -> None:
         """Stores vectors (len(keys), dim), replacing those of known keys."""
@@ -123,7 +127,7 @@ class EmbeddingTable:
         copies.flags.writeable = False
         with self._lock:
             with self._surviving_damage(), self._transaction():
-                rows = [(key, row.tobytes()) for key, row in zip(keys, copies, strict=True)]
+                rows = [(key, _encode(row)) for key, row in zip(keys, copies, strict=True)]
                 self._database.executemany("INSERT OR REPLACE INTO vectors (key, data) VALUES (?, ?)", rows)
                 # Numbers only grow, so the oldest are below the newest minus the bound.
                 self._database.execute(
@@ -167,3 +171,9 @@ class EmbeddingTable:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _encode(vector: Float32) -> bytes:
+    """SQLite does not checksum its pages; a vector with a flipped bit must not come back."""
+    data = vector.tobytes()
+    return _CRC.pack(zlib.crc32(data)) + data

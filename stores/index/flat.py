@@ -51,7 +51,9 @@ def _scan(
     queries: jax.Array, vectors: jax.Array, allowed: jax.Array, *, metric: str, k: int
 ) -> tuple[jax.Array, jax.Array]:
     """queries (q, dim), vectors (n, dim), allowed bool (n,) -> the k best scores and rows (q, k)."""
-    scores = METRICS[metric](queries, vectors)
+    # Overflow must not tie with the rows that are masked out.
+    lowest = jnp.finfo(vectors.dtype).min
+    scores = jnp.nan_to_num(METRICS[metric](queries, vectors), nan=lowest, neginf=lowest)
     return top_k(jnp.where(allowed, scores, -jnp.inf), k)
 
 
@@ -88,7 +90,7 @@ def _start_scans(queries: jax.Array, part: Part, allowed: Bools, metric: str, k:
     if chosen.size <= allowed.size // 8:
         if chosen.size == 0:
             return []
-        vectors = jnp.asarray(_pad(part.rows.gather(chosen), padded_rows(chosen.size)))
+        vectors = jnp.asarray(_pad(part.rows.gather(chosen), _power(chosen.size, _LEAST_ROWS)))
         inside = np.arange(len(vectors)) < chosen.size
         return [
             _Scanned(part, chosen, *_scan(queries, vectors, inside, metric=metric, k=min(k, len(vectors))))

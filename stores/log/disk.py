@@ -4,12 +4,17 @@ Small enough to be replaced: tests inject a full disk, a failing sync, a torn wr
 single step by overriding these methods. Reading needs no door of its own.
 """
 
+import errno
 import os
 import shutil
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+from stores.errors import StoreError, StoreFull
+
+NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 Buffer = bytes | bytearray | memoryview
 
 
@@ -88,3 +93,13 @@ def replace(disk: Disk, path: Path, data: Buffer) -> None:
     write_new(disk, temporary, [data])
     disk.rename(temporary, path)
     disk.sync_folder(path.parent)
+
+
+@contextmanager
+def explaining(task: str) -> Iterator[None]:
+    """Turns an OSError into a StoreError, or StoreFull, that says what could not be done."""
+    try:
+        yield
+    except OSError as error:
+        kind = StoreFull if error.errno in NO_SPACE else StoreError
+        raise kind(f"{task}: {error.strerror or error}") from error

@@ -9,7 +9,6 @@ On opening, an unfinished write at the very end is cut; any other damage refuses
 `log.commit` puts a queue before it. It knows nothing of what the payloads mean.
 """
 
-import errno
 import logging
 import mmap
 import struct
@@ -20,7 +19,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from stores.errors import CorruptStore, LogFailed, StoreClosed, StoreFull
-from stores.log.disk import Disk
+from stores.log.disk import NO_SPACE, Disk
 from stores.log.records import FORMAT_VERSION, Record, decode, encode, find_after, version_at
 
 _logger = logging.getLogger(__name__)
@@ -28,7 +27,6 @@ _MAGIC = b"TARSIALG"
 _FILE_HEADER = struct.Struct("<8sIQI")
 FILE_HEADER_SIZE = _FILE_HEADER.size
 ROTATE_BYTES = 64 << 20
-_NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def _file_header(first_index: int) -> bytes:
@@ -132,6 +130,8 @@ class Log:
         self.last_index = 0
         self.failure: str | None = None
         self.cut_bytes = 0
+        self.pending_bytes = 0
+        """Bytes replayed or appended since the caller last set this to 0."""
 
     @classmethod
     def create(cls, folder: Path, disk: Disk) -> None:
@@ -149,6 +149,7 @@ class Log:
         reader = yield from _read(self._folder, after)
         self.last_index = reader.scan.last_index
         self._resume(reader)
+        self.pending_bytes = self.bytes
 
     def verify(self, after: int) -> list[Path]:
         """Reads all files again, as `replay` does, and returns them. No append may be under way."""
@@ -192,7 +193,7 @@ class Log:
             self._disk.write(self._fd, data)
         except OSError as error:
             self._undo_write()
-            if error.errno in _NO_SPACE and self.failure is None:
+            if error.errno in NO_SPACE and self.failure is None:
                 raise StoreFull(
                     f"no space left for the log in {self._folder}; free some and try again"
                 ) from error
@@ -203,6 +204,7 @@ class Log:
             raise
         self._sync()
         self._size += len(data)
+        self.pending_bytes += len(data)
         self.last_index += len(records)
         return records
 

@@ -28,7 +28,6 @@ class Memtable:
         self.metadata: list[bytes | None] = []
         self.texts: list[bytes | None] = []
         self.vectors: Float32 = np.zeros((0, dim), np.float32)
-        self.byte_size = 0
         self._derived_lock = Lock()
         self._columns: dict[str, Column] = {}
         self._postings = Postings()
@@ -46,9 +45,6 @@ class Memtable:
         self.metadata.extend(batch.metadata)
         self.texts.extend(batch.texts)
         self.ids.extend(batch.ids)
-        self.byte_size += batch.vectors.nbytes + sum(
-            len(value or b"") for column in (batch.ids, batch.metadata, batch.texts) for value in column
-        )
         return MemRows(self, count)
 
     def column(self, field: str, count: int) -> Column:
