@@ -34,6 +34,7 @@ from serve.routes import (
     models,
     system,
 )
+from serve.routes.openapi import openapi_route
 from serve.routes.page import page_routes
 from serve.telemetry.metrics import Metrics
 
@@ -60,8 +61,9 @@ def create_app(runtime: "Runtime", settings: Settings, *, drain: Drain | None = 
     """
     drain = drain or Drain()
     counters = Metrics(lambda: live_gauges(runtime.stats()))
-    routes = [*health.ROUTES, *metrics.ROUTES, *page_routes()]
-    routes += [twin for group in _API for route in group for twin in _both(route)]
+    described = [*(route for group in _API for route in group), *health.ROUTES, *metrics.ROUTES]
+    short = [_without_prefix(route) for group in _API for route in group]
+    routes = [*described, *short, *page_routes(), openapi_route(described)]
     app = Starlette(
         routes=routes,
         middleware=_middleware(settings, counters, drain),
@@ -113,9 +115,8 @@ def _cors(settings: Settings) -> Middleware:
     )
 
 
-def _both(route: Route) -> tuple[Route, Route]:
-    short = Route(route.path.removeprefix("/v1"), route.endpoint, methods=list(route.methods or ()))
-    return route, short
+def _without_prefix(route: Route) -> Route:
+    return Route(route.path.removeprefix("/v1"), route.endpoint, methods=list(route.methods or ()))
 
 
 async def _http_exception(request: Request, error: Exception) -> Response:

@@ -1,12 +1,13 @@
 """What a route may reach: the runtime, the settings, the metrics, the drain and the worker threads."""
 
+import asyncio
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
-import anyio
-import anyio.to_thread
 from starlette.requests import Request
 
 from serve.config import Settings
@@ -25,13 +26,17 @@ T = TypeVar("T")
 class Threads:
     """Runs blocking calls beside the event loop, `limit` at a time; more wait their turn."""
 
-    def __init__(self, limit: int) -> None:
-        self._limiter = anyio.CapacityLimiter(limit)
+    def __init__(self, name: str, limit: int) -> None:
+        self._pool = ThreadPoolExecutor(limit, thread_name_prefix=name)
 
     async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """The function's result. A cancelled caller leaves at once; the call itself runs to its end."""
-        call = partial(function, *args, **kwargs)
-        return await anyio.to_thread.run_sync(call, limiter=self._limiter, abandon_on_cancel=True)
+        """The function's result, called with the caller's context.
+
+        A cancelled caller leaves at once. A call that has begun runs to its end and keeps its thread
+        until then, so clients that leave and come back cannot pile up work.
+        """
+        call = partial(copy_context().run, function, *args, **kwargs)
+        return await asyncio.get_running_loop().run_in_executor(self._pool, call)
 
 
 @dataclass(frozen=True)
@@ -42,8 +47,8 @@ class Services:
     settings: Settings
     metrics: Metrics
     drain: Drain
-    light: Threads = field(default_factory=lambda: Threads(8))
-    heavy: Threads = field(default_factory=lambda: Threads(4))
+    light: Threads = field(default_factory=lambda: Threads("light", 8))
+    heavy: Threads = field(default_factory=lambda: Threads("heavy", 4))
 
 
 def services_of(request: Request) -> Services:

@@ -9,6 +9,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from serve.http.body import read_body
+from serve.http.openapi import takes
 from serve.http.services import services_of
 from serve.streaming.attend import attend
 
@@ -27,7 +28,9 @@ class AskRequest(BaseModel):
     generate: bool = True
 
 
+@takes(AskRequest)
 async def ask(request: Request) -> JSONResponse:
+    """An answer from the documents with its citations, best first, or `answered: false`."""
     services = services_of(request)
     body = await read_body(request, AskRequest)
     began = time.perf_counter()

@@ -8,6 +8,7 @@ from starlette.routing import Route
 
 from engine.generate.request import GenerationRequest
 from serve.http.body import read_body
+from serve.http.openapi import takes
 from serve.http.services import services_of
 from serve.routes.chat_request import ChatRequest
 from serve.streaming.completion import respond
@@ -16,7 +17,9 @@ from serve.streaming.replies import ChatReply
 __all__ = ["ROUTES"]
 
 
+@takes(ChatRequest)
 async def chat_completions(request: Request) -> Response:
+    """The reply to a chat; with `stream`, as server-sent events that end with `[DONE]`."""
     services = services_of(request)
     body = await read_body(request, ChatRequest)
     engine = services.runtime.chat_engine(body.model or services.settings.chat_model)

@@ -10,6 +10,7 @@ from starlette.routing import Route
 from engine.errors import UnsupportedInput
 from engine.generate.request import GenerationRequest
 from serve.http.body import read_body
+from serve.http.openapi import takes
 from serve.http.services import services_of
 from serve.routes.sampling import CompletionFields
 from serve.streaming.completion import respond
@@ -47,7 +48,9 @@ class CompletionRequest(CompletionFields):
             raise UnsupportedInput("echo needs a prompt that is one string", param="echo")
 
 
+@takes(CompletionRequest)
 async def completions(request: Request) -> Response:
+    """The continuation of a plain prompt."""
     services = services_of(request)
     body = await read_body(request, CompletionRequest)
     engine = services.runtime.chat_engine(body.model or services.settings.chat_model)

@@ -10,6 +10,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from engine.errors import InvalidRequest
+from serve.http.openapi import UPLOAD, takes
 from serve.http.services import services_of
 from serve.streaming.attend import attend, shutting_down
 
@@ -21,6 +22,7 @@ __all__ = ["ROUTES"]
 MAX_NAME_LENGTH = 255
 
 
+@takes(UPLOAD)
 async def upload(request: Request) -> JSONResponse:
     """Multipart with one part `file`; answers when the document can be asked about.
 
@@ -41,19 +43,21 @@ async def upload(request: Request) -> JSONResponse:
 
 
 async def list_documents(request: Request) -> JSONResponse:
+    """All documents, oldest first."""
     services = services_of(request)
     records = await services.light.run(services.runtime.documents)
     return JSONResponse({"object": "list", "data": [_summary(record) for record in records]})
 
 
 async def get_document(request: Request) -> JSONResponse:
+    """One document."""
     services = services_of(request)
     record = await services.light.run(services.runtime.document, request.path_params["id"])
     return JSONResponse(_summary(record))
 
 
 async def get_page(request: Request) -> JSONResponse:
-    """The text that the offsets of citations count in."""
+    """The text of one page, which the offsets of citations count in."""
     services = services_of(request)
     document_id, page = request.path_params["id"], request.path_params["page"]
     text = await services.light.run(services.runtime.page_text, document_id, page)
@@ -61,6 +65,7 @@ async def get_page(request: Request) -> JSONResponse:
 
 
 async def delete_document(request: Request) -> JSONResponse:
+    """Forgets a document and its passages."""
     services = services_of(request)
     document_id = request.path_params["id"]
     await services.light.run(services.runtime.delete_document, document_id)

@@ -2,6 +2,7 @@
 
 import base64
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
@@ -13,6 +14,7 @@ from starlette.routing import Route
 from engine.errors import ContextLengthExceeded, InvalidRequest
 from engine.protocols import Float32
 from serve.http.body import read_body
+from serve.http.openapi import takes
 from serve.http.services import services_of
 from serve.streaming.attend import attend
 
@@ -38,7 +40,7 @@ class EmbeddingRequest(BaseModel):
     dimensions: int | None = None
     truncate: bool = False
 
-    def items(self) -> list[str] | list[list[int]]:
+    def items(self) -> Sequence[str | list[int]]:
         """The inputs as a list of texts or of token lists, none of them empty.
 
         Raises:
@@ -54,7 +56,9 @@ class EmbeddingRequest(BaseModel):
         return listed
 
 
+@takes(EmbeddingRequest)
 async def embeddings(request: Request) -> JSONResponse:
+    """Unit vectors of texts."""
     services = services_of(request)
     body = await read_body(request, EmbeddingRequest)
     engine = services.runtime.embedding_engine(body.model or services.settings.embedding_model)
@@ -71,7 +75,7 @@ async def embeddings(request: Request) -> JSONResponse:
 
 
 def _embed(
-    engine: "Engine", items: list[str] | list[list[int]], dimensions: int | None, truncate: bool
+    engine: "Engine", items: Sequence[str | list[int]], dimensions: int | None, truncate: bool
 ) -> tuple[Float32, int]:
     """Vectors (len(items), dim) and how many tokens were read.
 
@@ -84,7 +88,9 @@ def _embed(
             f"dimensions must be {engine.embedder.dim}, the model's own; shorter vectors of it mean nothing",
             param="dimensions",
         )
-    texts = [_text_of(engine, item, index) for index, item in enumerate(items)]
+    texts = [
+        item if isinstance(item, str) else _text_of(engine, item, index) for index, item in enumerate(items)
+    ]
     lengths = [len(ids) for ids in engine.tokenizer.encode_batch(texts, add_special=True)]
     longest = max(lengths)
     if longest > engine.max_context and not truncate:
@@ -97,9 +103,7 @@ def _embed(
     return engine.embed(texts), sum(min(length, engine.max_context) for length in lengths)
 
 
-def _text_of(engine: "Engine", item: str | list[int], index: int) -> str:
-    if isinstance(item, str):
-        return item
+def _text_of(engine: "Engine", item: list[int], index: int) -> str:
     if max(item) >= engine.tokenizer.vocab_size:
         raise InvalidRequest(f"input[{index}] holds a token id that {engine.name} lacks", param="input")
     return engine.tokenizer.decode(item, skip_special=True)
@@ -110,7 +114,7 @@ def _base64(vector: Float32) -> str:
 
 
 def _floats(vector: Float32) -> list[float]:
-    return vector.astype(float).tolist()
+    return [float(value) for value in vector]
 
 
 ROUTES = [Route("/v1/embeddings", embeddings, methods=["POST"])]

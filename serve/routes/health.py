@@ -10,6 +10,7 @@ __all__ = ["ROUTES"]
 
 
 async def alive(request: Request) -> JSONResponse:
+    """200 as long as the process answers."""
     return JSONResponse({"status": "ok"})
 
 

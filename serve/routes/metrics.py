@@ -11,6 +11,7 @@ __all__ = ["ROUTES"]
 
 
 async def metrics(request: Request) -> Response:
+    """All metrics in Prometheus' text format."""
     services = services_of(request)
     text = await services.light.run(services.metrics.render)
     return Response(text, headers={"content-type": CONTENT_TYPE})

@@ -16,11 +16,13 @@ __all__ = ["ROUTES"]
 
 
 async def list_models(request: Request) -> JSONResponse:
+    """The loaded models."""
     models = services_of(request).runtime.models()
     return JSONResponse({"object": "list", "data": [_listed(model) for model in models]})
 
 
 async def get_model(request: Request) -> JSONResponse:
+    """One loaded model."""
     wanted = request.path_params["id"]
     models = {model.id: model for model in services_of(request).runtime.models()}
     if wanted not in models:

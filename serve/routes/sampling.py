@@ -1,7 +1,7 @@
 """The fields that chat and text completions share, and what of OpenAI's we do not do."""
 
 from dataclasses import replace
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -13,6 +13,17 @@ __all__ = ["CompletionFields", "StreamOptions"]
 MAX_CHOICES = 16
 _Int64 = Annotated[int, Field(ge=-(2**63), le=2**63 - 1)]
 _Count = Annotated[int, Field(ge=1, le=2**31 - 1)]
+
+_SAMPLING_FIELDS = (
+    "seed",
+    "temperature",
+    "top_p",
+    "top_k",
+    "min_p",
+    "presence_penalty",
+    "frequency_penalty",
+    "repetition_penalty",
+)
 
 
 class StreamOptions(BaseModel):
@@ -60,9 +71,7 @@ class CompletionFields(BaseModel):
         Raises:
             InvalidRequest: a value out of range; `param` names it.
         """
-        names = ("temperature", "top_p", "top_k", "min_p", "seed")
-        names += ("presence_penalty", "frequency_penalty", "repetition_penalty")
-        given: dict[str, Any] = {n: getattr(self, n) for n in names if getattr(self, n) is not None}
+        given = {n: value for n in _SAMPLING_FIELDS if (value := getattr(self, n)) is not None}
         stop = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
         first = SamplingParams(max_tokens=self.new_tokens, stop=tuple(s for s in stop if s), **given)
         seed = self.seed

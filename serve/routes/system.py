@@ -12,6 +12,7 @@ __all__ = ["ROUTES"]
 
 
 async def system(request: Request) -> JSONResponse:
+    """Version, readiness, slots, queue and documents."""
     services = services_of(request)
     stats = await services.light.run(services.runtime.stats)
     body = {"version": version("tarsia"), "ready": services.runtime.ready, **stats}

@@ -34,14 +34,16 @@ async def attend(request: Request, drain: Drain, work: Coroutine[Any, Any, T]) -
     """
     task = asyncio.create_task(work)
     gone = asyncio.create_task(until_disconnect(request.receive))
-    late: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-    forget = drain.on_expire(lambda: late.done() or late.set_result(None))
+    late = asyncio.Event()
+    forget = drain.on_expire(late.set)
+    expiry = asyncio.create_task(late.wait())
+    waiting: list[asyncio.Task[Any]] = [task, gone, expiry]
     try:
-        await asyncio.wait({task, gone, late}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
         if task.done():
             return task.result()
-        raise shutting_down() if late.done() else ClientDisconnect
+        raise shutting_down() if late.is_set() else ClientDisconnect
     finally:
         forget()
-        for waiting in (task, gone, late):
-            waiting.cancel()
+        for one in waiting:
+            one.cancel()

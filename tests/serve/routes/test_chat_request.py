@@ -1,0 +1,125 @@
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from engine.errors import InvalidRequest, UnsupportedInput
+from engine.generate.request import SamplingParams
+from serve.routes.chat_request import ChatRequest
+from serve.routes.completions import CompletionRequest
+
+HELLO = [{"role": "user", "content": "hello"}]
+
+
+def chat(**fields) -> ChatRequest:
+    return ChatRequest.model_validate({"messages": HELLO} | fields)
+
+
+def test_a_bare_request_gets_the_defaults_of_the_engine():
+    assert chat().sampling() == [SamplingParams()]
+    assert chat().chat() == HELLO
+
+
+def test_every_sampling_field_reaches_the_engine():
+    fields = {
+        "max_tokens": 5,
+        "temperature": 0.5,
+        "top_k": 3,
+        "top_p": 0.9,
+        "min_p": 0.1,
+        "repetition_penalty": 1.2,
+        "presence_penalty": 0.3,
+        "frequency_penalty": 0.4,
+        "seed": 7,
+    }
+    assert chat(**fields, stop=["a", "b"]).sampling() == [SamplingParams(**fields, stop=("a", "b"))]
+
+
+@pytest.mark.parametrize(
+    ("stop", "expected"), [("x", ("x",)), (["x"], ("x",)), ([], ()), ("", ()), (None, ())]
+)
+def test_stop_is_a_string_or_a_list(stop, expected):
+    assert chat(stop=stop).sampling()[0].stop == expected
+
+
+def test_the_newer_name_of_max_tokens_wins():
+    assert chat(max_tokens=5, max_completion_tokens=7).sampling()[0].max_tokens == 7
+    assert chat(max_tokens=5).sampling()[0].max_tokens == 5
+    assert CompletionRequest(prompt="a").sampling()[0].max_tokens == 16
+
+
+def test_choices_with_a_seed_differ_and_repeat():
+    seeds = [one.seed for one in chat(n=3, seed=41).sampling()]
+    assert seeds == [41, 42, 43]
+    assert [one.seed for one in chat(n=2).sampling()] == [None, None]
+
+
+@pytest.mark.parametrize("field", ["temperature", "top_p", "presence_penalty"])
+def test_a_value_out_of_range_names_its_field(field):
+    with pytest.raises(InvalidRequest) as raised:
+        chat(**{field: 99}).sampling()
+    assert raised.value.param == field
+
+
+def test_developer_messages_are_system_messages():
+    assert chat(messages=[{"role": "developer", "content": "x"}]).chat()[0]["role"] == "system"
+
+
+def test_text_parts_are_joined():
+    parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
+    assert chat(messages=[{"role": "user", "content": parts}]).chat()[0]["content"] == "a\nb"
+
+
+@pytest.mark.parametrize("kind", ["image_url", "input_audio", "file"])
+def test_a_part_that_is_not_text_is_refused_by_its_place(kind):
+    parts = [{"type": "text", "text": "see"}, {"type": kind, kind: {"url": "data:,"}}]
+    with pytest.raises(UnsupportedInput) as raised:
+        chat(messages=[*HELLO, {"role": "user", "content": parts}]).chat()
+    assert raised.value.param == "messages[1].content[1]"
+
+
+@pytest.mark.parametrize(
+    ("message", "error", "param"),
+    [
+        ({"role": "tool", "content": "x", "tool_call_id": "1"}, UnsupportedInput, "messages[0]"),
+        ({"role": "assistant", "tool_calls": [{}]}, UnsupportedInput, "messages[0]"),
+        ({"role": "wizard", "content": "x"}, InvalidRequest, "messages[0].role"),
+        ({"role": "user"}, InvalidRequest, "messages[0].content"),
+        ({"role": "user", "content": [{"type": "text"}]}, InvalidRequest, "messages[0].content[0].text"),
+    ],
+)
+def test_messages_that_mean_nothing_here_are_refused(message, error, param):
+    with pytest.raises(error) as raised:
+        chat(messages=[message]).chat()
+    assert raised.value.param == param
+
+
+def test_no_messages_at_all_are_refused():
+    with pytest.raises(InvalidRequest):
+        chat(messages=[]).chat()
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"tools": [{"type": "function"}]}, "tools"),
+        ({"functions": [{}]}, "functions"),
+        ({"logprobs": True}, "logprobs"),
+        ({"logit_bias": {"5": 1}}, "logit_bias"),
+        ({"response_format": {"type": "json_schema"}}, "response_format"),
+    ],
+)
+def test_what_we_cannot_honour_is_refused_and_not_ignored(fields, param):
+    with pytest.raises(UnsupportedInput) as raised:
+        chat(**fields).refuse_unsupported()
+    assert raised.value.param == param
+
+
+def test_the_same_fields_switched_off_are_fine():
+    off = {"tools": [], "logprobs": False, "logit_bias": {}, "response_format": {"type": "text"}}
+    chat(**off, tool_choice="none", parallel_tool_calls=True, user="me").refuse_unsupported()
+
+
+@settings(max_examples=60)
+@given(st.text(), st.sampled_from(["system", "developer", "user", "assistant"]))
+def test_text_is_handed_on_unchanged(text, role):
+    assert chat(messages=[{"role": role, "content": text}]).chat()[0]["content"] == text
