@@ -1,7 +1,8 @@
 """`Engine`: one loaded model with everything it can do, from Python."""
 
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, overload
 
@@ -16,9 +17,11 @@ from engine.generate.request import Completion, GenerationRequest, Piece, Sampli
 from engine.models import decoder, encoder
 from engine.protocols import EmbeddingCache, Float32, Progress
 from engine.registry import resolve
+from engine.text.prompt import encode_chat
 from engine.text.template import ChatTemplate
 from engine.text.tokenizer import Tokenizer
-from engine.weights.checkpoint import Checkpoint, Quant, load_checkpoint
+from engine.weights.build import Quant
+from engine.weights.checkpoint import Checkpoint, checkpoint_kind, load_checkpoint
 
 DEFAULT_MAX_CONTEXT = 2048
 
@@ -84,6 +87,8 @@ class Engine:
         """
         enable_compile_cache()
         found = resolve(name_or_path)
+        if quant is None:
+            quant = "int8" if checkpoint_kind(found.path) == "decoder" else "f32"
         checkpoint = load_checkpoint(found.path, quant=quant)
         return cls(
             found.name,
@@ -102,7 +107,7 @@ class Engine:
     def max_context(self) -> int:
         """Most tokens of one text: prompt and reply of a chat, or one embedded text."""
         if isinstance(self.config, decoder.DecoderConfig):
-            return min(self._max_context, self.config.max_position_embeddings)
+            return min(self._max_context, self.config.max_context)
         return self.config.max_seq_length
 
     def model(self, params: Any, inputs: Inputs) -> jax.Array:
@@ -146,9 +151,7 @@ class Engine:
 
     def chat_prompt(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
         """Token ids of a chat, ready for the model's reply. Control tokens in user text stay text."""
-        tokenizer = self.tokenizer
-        template = self._template()
-        return template.encode(tokenizer, messages)
+        return encode_chat(self._template, self.tokenizer, messages)
 
     @overload
     def chat(
@@ -193,9 +196,10 @@ class Engine:
 
     def warm(self, progress: Progress | None = None) -> None:
         """Compiles what requests will need, or reads it from the compile cache."""
-        worker: Callable[[Progress | None], None]
-        worker = self.generator.warm if self.kind == "decoder" else self.embedder.warm
-        worker(progress)
+        if self.kind == "decoder":
+            self.generator.warm(progress)
+        else:
+            self.embedder.warm(progress=progress)
 
     def close(self) -> None:
         """Ends all streams and the scheduler thread. Idempotent."""
@@ -203,8 +207,15 @@ class Engine:
             if self._generator is not None:
                 self._generator.close()
 
+    @cached_property
     def _template(self) -> ChatTemplate:
-        return ChatTemplate.of(self.checkpoint.chat_template, self.tokenizer)
+        def text(token_id: int | None) -> str:
+            return "" if token_id is None else self.tokenizer.decode([token_id])
+
+        ends = self.tokenizer.eos_ids
+        return ChatTemplate(
+            self.checkpoint.chat_template, text(self.tokenizer.bos_id), text(ends[0] if ends else None)
+        )
 
 
 def _sampling(options: Mapping[str, Any]) -> SamplingParams:

@@ -11,7 +11,7 @@ import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import platformdirs
 
@@ -38,7 +38,9 @@ class Settings:
     port: int = _setting(8080, "port to bind; 0 takes a free one")
     data_dir: Path = _setting(_DATA_DIR, "folder of the documents and collections; one process at a time")
     chat_model: str = _setting("smollm2-135m-instruct", "alias, folder or .gguf of the chat model")
-    chat_quant: str = _setting("int8", "weights of the chat model in memory: f32, int8 or int4")
+    chat_quant: Literal["f32", "int8", "int4"] = _setting(
+        "int8", "weights of the chat model in memory: f32, int8 or int4"
+    )
     embedding_model: str = _setting("all-minilm-l6-v2", "alias or folder of the embedding model")
     max_slots: int = _setting(4, "chats that decode together; more wait in the queue")
     max_context: int = _setting(2048, "most tokens of one chat, prompt and reply together")
@@ -52,13 +54,11 @@ class Settings:
     drain_seconds: float = _setting(10.0, "time streams have to finish after SIGTERM")
     allowed_hosts: tuple[str, ...] = _setting((), "host names beside localhost that clients may use")
     cors_origins: tuple[str, ...] = _setting((), "browser origins that may call the API")
-    access_log: str = _setting("common", "common, combined, json or off")
+    access_log: Literal["common", "combined", "json", "off"] = _setting(
+        "common", "common, combined, json or off"
+    )
 
     def __post_init__(self) -> None:
-        choices = {"chat_quant": ("f32", "int8", "int4"), "access_log": ("common", "combined", "json", "off")}
-        for name, allowed in choices.items():
-            if getattr(self, name) not in allowed:
-                raise ConfigError(f"{name} must be one of {', '.join(allowed)}, not {getattr(self, name)!r}")
         if not 0 <= self.port <= 65535:
             raise ConfigError(f"port must be from 0 to 65535, not {self.port}")
         for name in ("max_slots", "max_context", "max_body_bytes", "max_upload_bytes", "max_connections"):
@@ -128,11 +128,21 @@ def _convert(name: str, raw: Any, kind: Any, origin: str) -> Any:
     try:
         return _to_kind(raw, kind)
     except (TypeError, ValueError):
-        wanted = "a list of strings" if isinstance(kind, types.GenericAlias) else f"of type {kind.__name__}"
+        wanted = _described(kind)
         raise ConfigError(f"{name} must be {wanted}, not {raw!r} (from {origin})") from None
 
 
+def _described(kind: Any) -> str:
+    if typing.get_origin(kind) is Literal:
+        return f"one of {', '.join(typing.get_args(kind))}"
+    return "a list of strings" if isinstance(kind, types.GenericAlias) else f"of type {kind.__name__}"
+
+
 def _to_kind(raw: Any, kind: Any) -> Any:
+    if typing.get_origin(kind) is Literal:
+        if raw not in typing.get_args(kind):
+            raise ValueError
+        return raw
     if isinstance(kind, types.GenericAlias):
         parts = raw.split(",") if isinstance(raw, str) else raw
         return tuple(part.strip() for part in parts if part.strip())

@@ -20,7 +20,7 @@ from engine.documents.limits import ParseLimits
 from engine.documents.parse import ParsedDocument, parse_document
 from engine.errors import DocumentNotFound
 from engine.protocols import Embedder, Float32, Passage, Progress, ScoredPassage
-from stores import Database
+from stores import Database, Row
 
 PAGE_BREAK = "\f"
 _WRITE_BATCH = 512
@@ -123,7 +123,7 @@ class Library:
         hits = self._passages.search(vector, k=k, filter=chosen, text=text)
         found = [(hit, _passage(hit.id, hit.metadata, hit.text)) for hit in hits]
         return [
-            ScoredPassage(passage, hit.vector_score)
+            ScoredPassage(passage, hit.vector_score or 0.0)
             for hit, passage in found
             if passage.document_id in self._records
         ]
@@ -158,12 +158,16 @@ class Library:
         self._documents.upsert([record.id], _mean_direction(vectors)[None], metadata=[metadata], texts=[text])
 
     def _read_record(self, document_id: str) -> DocumentRecord:
-        [row] = self._documents.get([document_id])
-        return DocumentRecord(id=document_id, **row.metadata)
+        return DocumentRecord(id=document_id, **self._row(document_id).metadata)
 
     def _read_pages(self, document_id: str) -> tuple[str, ...]:
+        return tuple((self._row(document_id).text or "").split(PAGE_BREAK))
+
+    def _row(self, document_id: str) -> Row:
         [row] = self._documents.get([document_id])
-        return tuple((row.text or "").split(PAGE_BREAK))
+        if row is None:
+            raise DocumentNotFound(f"no document {document_id!r}", param="document_id")
+        return row
 
     def _drop_orphans(self) -> None:
         """Passages of an ingestion or deletion that a crash cut short belong to no record."""

@@ -20,6 +20,9 @@ from engine.weights.checkpoint import Checkpoint
 _BATCH_TOKENS = 4096
 """Padded tokens of one batch at most: on a CPU larger ones are no faster and hold more memory."""
 
+_USUAL = ((1, 16), (1, 32), (1, 64), (32, 16), (32, 32), (32, 64), (32, 128))
+"""(batch, sequence) buckets of a question, of sentences and of passages."""
+
 
 @dataclass(frozen=True)
 class Embedded:
@@ -82,10 +85,12 @@ class TextEmbedder:
         """Character span of each token of `text`, without special tokens."""
         return self._tokenizer.spans(text)
 
-    def warm(self, shapes: Sequence[tuple[int, int]] = ((1, 16), (1, 32), (1, 64))) -> None:
-        """Compiles the programs of these (batch, sequence) buckets ahead of the first request."""
-        for batch, length in shapes:
+    def warm(self, progress: Progress | None = None) -> None:
+        """Compiles the programs of a question and of a document's passages ahead of the first request."""
+        for done, (batch, length) in enumerate(_USUAL, start=1):
             self._run([[0] * min(length, self.max_seq_length)] * batch)
+            if progress:
+                progress(done, len(_USUAL))
 
     def _fill(
         self, vectors: Float32, rows: list[list[int]], keys: dict[int, str], progress: Progress | None

@@ -78,6 +78,14 @@ def load_checkpoint(path: Path, *, quant: Quant = "f32") -> Checkpoint:
     return _from_gguf(_only_gguf(path), path.name, quant)
 
 
+def checkpoint_kind(path: Path) -> Kind:
+    """What a model is, read from its configuration alone; the errors are those of `load_checkpoint`."""
+    if (path / "config.json").is_file() and not any(path.glob("*.gguf")):
+        config = _hf_config(path, read_object(path / "config.json"))
+        return "encoder" if isinstance(config, EncoderConfig) else "decoder"
+    return "decoder"
+
+
 def _only_gguf(folder: Path) -> Path:
     files = sorted(folder.glob("*.gguf"))
     if len(files) == 1:

@@ -32,7 +32,10 @@ def test_flags_beat_environment_beats_file_beats_defaults(tmp_path: Path) -> Non
     [
         ({"TARSIA_PORT": "many"}, "port must be of type int, not 'many' (from TARSIA_PORT)"),
         ({"TARSIA_PORT": "70000"}, "port must be from 0 to 65535, not 70000"),
-        ({"TARSIA_ACCESS_LOG": "loud"}, "access_log must be one of common, combined, json, off, not 'loud'"),
+        (
+            {"TARSIA_ACCESS_LOG": "loud"},
+            "access_log must be one of common, combined, json, off, not 'loud' (from TARSIA_ACCESS_LOG)",
+        ),
         ({"TARSIA_MAX_SLOTS": "0"}, "max_slots must be at least 1, not 0"),
     ],
 )
