@@ -124,12 +124,10 @@ def configure_logging(access_log: str, *, level: int = logging.INFO) -> None:
     access.propagate = False
     access.setLevel(logging.INFO if access_log in ACCESS_FORMATS else logging.CRITICAL)
     access.handlers = [_handler(sys.stdout, logging.Formatter("%(message)s"))]
-    own = _handler(sys.stderr, JsonFormatter() if access_log == "json" else TextFormatter())
-    for name, threshold in (("tarsia", level), ("uvicorn", logging.WARNING)):
-        logger = logging.getLogger(name)
-        logger.propagate = False
-        logger.setLevel(threshold)
-        logger.handlers = [own]
+    root = logging.getLogger()
+    root.setLevel(logging.WARNING)
+    root.handlers = [_handler(sys.stderr, JsonFormatter() if access_log == "json" else TextFormatter())]
+    logging.getLogger("tarsia").setLevel(level)
 
 
 def _handler(stream: Any, formatter: logging.Formatter) -> logging.Handler:
