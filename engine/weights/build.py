@@ -37,7 +37,7 @@ def _check(source: TensorSource, shapes: Mapping[str, tuple[int, ...]], names: M
     tied = "embed" in shapes and "head" not in shapes
     missing = sorted(wanted - present)
     if missing:
-        raise BadCheckpoint(f"{source.label}: {_listed(missing)} missing from the weights")
+        raise BadCheckpoint(f"{source.label}: the weights lack {_listed(missing)}")
     unexpected = sorted(name for name in present - wanted if not ignorable(name, tied=tied))
     if unexpected:
         raise BadCheckpoint(
@@ -53,7 +53,7 @@ def _check(source: TensorSource, shapes: Mapping[str, tuple[int, ...]], names: M
 
 def _listed(names: list[str]) -> str:
     rest = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return ", ".join(name[:100] for name in names[:3]) + rest
+    return ", ".join(repr(name[:100]) for name in names[:3]) + rest
 
 
 def _load(source: TensorSource, name: str, key: str, rank: int, quant: Quant) -> jax.Array | QTensor:

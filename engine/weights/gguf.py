@@ -30,8 +30,8 @@ class GgufSource:
         for tensor in file.tensors.values():
             if tensor.type.name not in SUPPORTED_TYPES:
                 raise UnsupportedModel(
-                    f"{file.path}: tensor {tensor.name} has type {tensor.type.name}, which is not supported; "
-                    f"{', '.join(SUPPORTED_TYPES)} are"
+                    f"{file.path}: tensor {tensor.name[:80]!r} has type {tensor.type.name}, not one of "
+                    + ", ".join(SUPPORTED_TYPES)
                 )
 
     def names(self) -> Collection[str]:
