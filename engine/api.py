@@ -13,6 +13,7 @@ from engine.compile_cache import enable_compile_cache
 from engine.embeddings.embedder import TextEmbedder
 from engine.errors import InvalidRequest, UnsupportedInput
 from engine.generate.loop import Generator
+from engine.generate.model import DecoderStepModel
 from engine.generate.request import Completion, GenerationRequest, Piece, SamplingParams
 from engine.models import decoder, encoder
 from engine.protocols import EmbeddingCache, Float32, Progress
@@ -137,15 +138,19 @@ class Engine:
     @property
     def generator(self) -> Generator:
         """The scheduler of this chat model. Raises UnsupportedInput for other models."""
-        if self.kind != "decoder":
+        if not isinstance(self.config, decoder.DecoderConfig):
             raise UnsupportedInput(f"{self.name} is an embedding model: it cannot chat", param="model")
         with self._lock:
             if self._generator is None:
-                self._generator = Generator.for_checkpoint(
-                    self.checkpoint,
+                model = DecoderStepModel(
+                    self.params, self.config, max_slots=self._max_slots, max_context=self.max_context
+                )
+                self._generator = Generator(
+                    model,
+                    self.checkpoint.tokenizer,
                     max_slots=self._max_slots,
-                    max_context=self.max_context,
                     max_queue=self._max_queue,
+                    eos_ids=self.checkpoint.eos_ids,
                 )
             return self._generator
 
