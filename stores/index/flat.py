@@ -52,7 +52,7 @@ def _scan(
 ) -> tuple[jax.Array, jax.Array]:
     """queries (q, dim), vectors (n, dim), allowed bool (n,) -> the k best scores and rows (q, k)."""
     # Overflow must not tie with the rows that are masked out.
-    lowest = jnp.finfo(vectors.dtype).min
+    lowest = float(np.finfo(np.float32).min)
     scores = jnp.nan_to_num(METRICS[metric](queries, vectors), nan=lowest, neginf=lowest)
     return top_k(jnp.where(allowed, scores, -jnp.inf), k)
 

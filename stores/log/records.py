@@ -71,10 +71,12 @@ def find_after(data: memoryview, offset: int, last_index: int) -> Record | None:
     Any byte may be its start, so candidates are sifted by version and by an index that could follow
     `last_index` (within 2^24) before a checksum is computed.
     """
-    tail = np.frombuffer(data, np.uint8)[offset + 1 :]
-    starts = np.flatnonzero(tail[_VERSION_AT : tail.size - HEADER_SIZE + _VERSION_AT + 1] == FORMAT_VERSION)
-    for start in starts.tolist():
-        at = offset + 1 + start
+    first, count = offset + 1, len(data) - HEADER_SIZE - offset
+    if count <= 0:
+        return None
+    versions = np.frombuffer(data, np.uint8, count, first + _VERSION_AT)
+    for start in np.flatnonzero(versions == FORMAT_VERSION).tolist():
+        at = first + start
         index = _HEADER.unpack_from(data, at)[5]
         if last_index < index <= last_index + (1 << 24) and (found := decode(data, at)):
             return found[0]

@@ -66,12 +66,9 @@ class FileReader:
             if not self._is_last:
                 raise CorruptStore(self.path, "the file is cut short", offset=0)
             return
-        with self.path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as pages:
-            view = memoryview(pages)
-            try:
-                yield from self._records(view)
-            finally:
-                view.release()
+        with self.path.open("rb") as file:
+            pages = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        yield from self._records(memoryview(pages))
 
     def _records(self, data: memoryview) -> Iterator[Record]:
         if bytes(data[:FILE_HEADER_SIZE]) != _file_header(self.first_index):
