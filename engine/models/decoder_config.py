@@ -142,7 +142,7 @@ def _refuse_variants(fields: Fields) -> None:
     activation = fields.text("hidden_act", "silu")
     if activation not in ("silu", "swish"):
         raise UnsupportedModel(f"{source}: hidden_act {activation!r} is not supported in a decoder; silu is")
-    if _has_window(fields) or "sliding_attention" in (fields.values.get("layer_types") or ()):
+    if _has_window(fields) or "sliding_attention" in str(fields.values.get("layer_types")):
         raise UnsupportedModel(f"{source}: sliding-window attention is not supported")
 
 

@@ -1,5 +1,6 @@
 """`load_checkpoint`: a folder in Hugging Face layout or a GGUF file, as a model ready to run."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from engine.text.tokenizer import Tokenizer
 
 Kind: TypeAlias = Literal["decoder", "encoder"]
+
+_MOST_FACTORS = 4096
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,14 @@ class Checkpoint:
     tokenizer: "Tokenizer | None" = None
     chat_template: str | None = None
     eos_ids: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        # JAX clamps an id out of range, so a foreign tokenizer would give wrong vectors in silence.
+        if self.tokenizer is not None and self.tokenizer.vocab_size > self.config.vocab_size:
+            raise BadCheckpoint(
+                f"{self.path}: the tokenizer has {self.tokenizer.vocab_size} tokens, "
+                f"the model {self.config.vocab_size}; they do not belong together"
+            )
 
 
 def load_checkpoint(path: Path, *, quant: Quant = "f32") -> Checkpoint:
@@ -147,8 +158,8 @@ def _folder_template(folder: Path) -> str | None:
         return read_text(folder / "chat_template.jinja")
     template = read_object_if_there(folder / "tokenizer_config.json").get("chat_template")
     if isinstance(template, list):
-        named = {item.get("name"): item.get("template") for item in template if isinstance(item, dict)}
-        template = named.get("default")
+        items = (item for item in template if isinstance(item, dict) and item.get("name") == "default")
+        template = next(items, {}).get("template")
     return template if isinstance(template, str) else None
 
 
@@ -192,5 +203,7 @@ def _gguf_config(file: GgufFile) -> DecoderConfig:
         raise unsupported(architecture, GGUF_ARCHITECTURES)
     factors: tuple[float, ...] = ()
     if "rope_freqs.weight" in file.tensors:
+        if math.prod(file.tensors["rope_freqs.weight"].shape) > _MOST_FACTORS:
+            raise BadCheckpoint(f"{file.path}: rope_freqs holds more numbers than half a head has")
         factors = tuple(map(float, GgufSource(file).array("rope_freqs.weight").ravel()))
     return DecoderConfig.from_gguf(file.fields, file.tensors.keys(), str(file.path), factors)
