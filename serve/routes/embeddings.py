@@ -1,14 +1,15 @@
 """`POST /v1/embeddings`: unit vectors, as base64 of little-endian float32 or as lists of numbers."""
 
 import base64
+import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request
-from starlette.responses import JSONResponse
+from starlette.responses import Response
 from starlette.routing import Route
 
 from engine.errors import ContextLengthExceeded, InvalidRequest
@@ -57,7 +58,7 @@ class EmbeddingRequest(BaseModel):
 
 
 @takes(EmbeddingRequest)
-async def embeddings(request: Request) -> JSONResponse:
+async def embeddings(request: Request) -> Response:
     """Unit vectors of texts."""
     services = services_of(request)
     body = await read_body(request, EmbeddingRequest)
@@ -69,9 +70,8 @@ async def embeddings(request: Request) -> JSONResponse:
     services.metrics.stage("embed", time.perf_counter() - began)
     services.metrics.tokens(tokens, 0)
     encode = _base64 if body.encoding_format == "base64" else _floats
-    data = [{"object": "embedding", "index": i, "embedding": encode(v)} for i, v in enumerate(vectors)]
-    usage = {"prompt_tokens": tokens, "total_tokens": tokens}
-    return JSONResponse({"object": "list", "data": data, "model": engine.name, "usage": usage})
+    content = await services.light.run(_render, vectors, encode, engine.name, tokens)
+    return Response(content, media_type="application/json")
 
 
 def _embed(
@@ -107,6 +107,17 @@ def _text_of(engine: "Engine", item: list[int], index: int) -> str:
     if max(item) >= engine.tokenizer.vocab_size:
         raise InvalidRequest(f"input[{index}] holds a token id that {engine.name} lacks", param="input")
     return engine.tokenizer.decode(item, skip_special=True)
+
+
+def _render(vectors: Float32, encode: Callable[[Float32], object], model: str, tokens: int) -> bytes:
+    """The reply, one vector at a time: one dump of two thousand would hold the event loop up for long."""
+    items = (
+        json.dumps({"object": "embedding", "index": index, "embedding": encode(vector)})
+        for index, vector in enumerate(vectors)
+    )
+    usage = {"prompt_tokens": tokens, "total_tokens": tokens}
+    rest = json.dumps({"object": "list", "model": model, "usage": usage})
+    return f'{rest[:-1]}, "data": [{", ".join(items)}]}}'.encode()
 
 
 def _base64(vector: Float32) -> str:

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
 from typing import Protocol
 
-from engine.errors import Cancelled, Overloaded, TarsiaError
+from engine.errors import Overloaded, TarsiaError
 from engine.generate.request import GenerationRequest, Piece, Usage
 from serve.errors import GenerationFailed
 
@@ -77,14 +77,15 @@ class Generation:
 
         Raises:
             GenerationFailed: the scheduler gave up on a sequence.
-            TarsiaError: whatever `fail` was given; Overloaded when the client reads too slowly.
+            TarsiaError: whatever `fail` was given.
+            Overloaded: the client reads too slowly, or the model is being unloaded.
         """
         while self._unfinished:
             index, piece = await self._next()
             if piece.finish_reason == "error":
                 raise GenerationFailed(piece.error or "the model stopped unexpectedly; try again")
             if piece.finish_reason == "cancelled":
-                raise self._failure or Cancelled("the generation was cancelled")
+                raise self._failure or Overloaded("The server ended this generation; try again.")
             if piece.finish_reason is not None:
                 self._unfinished -= 1
             yield index, piece

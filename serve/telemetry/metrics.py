@@ -6,7 +6,7 @@ A path or a model name out of a request never becomes a label: it would grow wit
 from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Histogram, disable_created_metrics, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -24,6 +24,7 @@ class Metrics:
     """The counters of one application, in a registry of their own. Safe from any thread."""
 
     def __init__(self, gauges: Gauges | None = None) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # they double every counter
         self.registry = CollectorRegistry()
         labels = ("route", "method", "status")
         self._requests = Counter("tarsia_http_requests", "Finished requests", labels, registry=self.registry)

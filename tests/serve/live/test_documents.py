@@ -89,6 +89,12 @@ def test_a_path_in_the_file_name_is_dropped(http, given, kept):
     http.delete(f"/v1/documents/{record['id']}")
 
 
+def test_a_broken_form_is_400(http):
+    headers = {"content-type": "multipart/form-data; boundary=x"}
+    answer = http.post("/v1/documents", content=b"--x\r\nno headers here", headers=headers)
+    assert answer.status_code == 400 and answer.json()["error"]["message"]
+
+
 def test_a_form_without_the_part_named_file_is_400(http):
     answer = http.post("/v1/documents", files={"other": ("a.txt", b"x")})
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, "file")

@@ -123,7 +123,7 @@ def test_a_reader_that_falls_behind_is_dropped_with_a_reason():
     ("piece", "error"),
     [
         (Piece("", finish_reason="error", error="out of memory"), GenerationFailed),
-        (Piece("", finish_reason="cancelled"), Cancelled),
+        (Piece("", finish_reason="cancelled"), Overloaded),
     ],
 )
 def test_a_sequence_that_did_not_finish_is_an_error_and_no_end(piece, error):
