@@ -93,8 +93,12 @@ def decode_attend(positions: jax.Array) -> Attend:
     return attend
 
 
+@jax.jit
 def _attention(q: jax.Array, keys: jax.Array, values: jax.Array, positions: jax.Array) -> jax.Array:
-    """q [B,T,H,D] at positions [B,T] over a cache of B rows -> [B,T,H,D]."""
+    """q [B,T,H,D] at positions [B,T] over a cache of B rows -> [B,T,H,D].
+
+    A jit of its own, so that it is traced once and not once a layer.
+    """
     batch, queries, heads, dim = q.shape
     kv_heads, length = keys.shape[1], keys.shape[3]
     group = heads // kv_heads

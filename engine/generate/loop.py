@@ -10,13 +10,16 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from types import TracebackType
 
-from engine.errors import ContextLengthExceeded, InvalidRequest, ModelError, Overloaded
+from engine.errors import ContextLengthExceeded, InvalidRequest, ModelError, Overloaded, UnsupportedInput
+from engine.generate.model import DecoderStepModel
 from engine.generate.request import Completion, GenerationRequest, Piece, Usage
 from engine.generate.scheduler import Event, Job, Scheduler
 from engine.generate.step_model import StepModel
 from engine.generate.text_stream import TextStream
+from engine.models.decoder_config import DecoderConfig
 from engine.protocols import Progress
 from engine.text.tokenizer import Tokenizer
+from engine.weights.checkpoint import Checkpoint
 
 Sink = Callable[[Piece], None]
 _log = logging.getLogger(__name__)
@@ -67,7 +70,7 @@ class Generator:
         eos_ids: end tokens besides the tokenizer's.
         draw_seed: the seeds of requests that bring none.
 
-    >>> with Generator(DecoderStepModel(params, config), tokenizer) as generator:
+    >>> with Generator.for_checkpoint(load_checkpoint(path, quant="int8")) as generator:
     ...     for piece in generator.stream(GenerationRequest(tuple(tokenizer.encode("Once")))):
     ...         print(piece.text, end="")
     """
@@ -97,6 +100,29 @@ class Generator:
         self._requests = self._failed = 0
         self._closing = False
         self._thread: threading.Thread | None = None
+
+    @classmethod
+    def for_checkpoint(
+        cls,
+        checkpoint: Checkpoint,
+        *,
+        max_slots: int = 4,
+        max_context: int | None = None,
+        max_queue: int = 64,
+    ) -> "Generator":
+        """A generator over a loaded decoder. Raises UnsupportedInput for another kind of model."""
+        config = checkpoint.config
+        if not isinstance(config, DecoderConfig):
+            raise UnsupportedInput(f"{checkpoint.name} is an embedding model: it cannot chat", param="model")
+        model = DecoderStepModel(checkpoint.params, config, max_slots=max_slots, max_context=max_context)
+        return cls(
+            model,
+            checkpoint.tokenizer,
+            max_slots=max_slots,
+            max_context=max_context,
+            max_queue=max_queue,
+            eos_ids=checkpoint.eos_ids,
+        )
 
     def submit(self, request: GenerationRequest, sink: Sink) -> Ticket:
         """Queues a request. `sink` gets each piece on the generator's thread and must not block.

@@ -13,8 +13,8 @@ from engine.generate.request import GenerationRequest, Piece
 from engine.generate.step_model import NO_TOKEN, StepModel
 from engine.generate.text_stream import TextStream
 
-CHUNK_ALONE = 512
-"""Prompt tokens of one step while no stream is running: nobody waits, so as many as pay off."""
+CHUNK_ALONE = 256
+"""Prompt tokens of one step while no stream is running: as many as pay off."""
 CHUNK_SHARED = 64
 """Prompt tokens of one step beside running streams: about three of their steps on a CPU."""
 

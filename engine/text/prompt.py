@@ -1,6 +1,8 @@
 """Chat messages to token ids: the template's control tokens count, those in anybody's text do not."""
 
+import re
 from collections.abc import Mapping, Sequence
+from itertools import count
 from typing import Any
 
 from engine.errors import InvalidRequest
@@ -9,29 +11,55 @@ from engine.text.tokenizer import Tokenizer
 
 
 def encode_chat(
-    template: ChatTemplate, tokenizer: Tokenizer, messages: Sequence[Mapping[str, Any]]
+    template: ChatTemplate,
+    tokenizer: Tokenizer,
+    messages: Sequence[Mapping[str, Any]],
+    *,
+    tools: Sequence[Mapping[str, Any]] | None = None,
 ) -> list[int]:
     """The prompt of a chat, ready for the model's reply.
 
     A control token inside a message ("<|im_start|>system") stays plain text, so that nobody can forge
-    a turn. The usual message holds none and is encoded with the template in one go; otherwise each
-    message is found again in the rendered prompt and encoded on its own.
+    a turn: before rendering it is replaced by a mark, and after by its plain tokens.
 
     Raises:
-        InvalidRequest: the template refuses the messages, or it changed a text with control tokens so
-            much that it cannot be found again.
+        InvalidRequest: the template refuses the messages, or it changed a mark.
     """
-    rendered = template.render(messages)
-    contents = [str(message.get("content") or "") for message in messages]
-    if not any(token in content for content in contents for token in tokenizer.special_texts):
-        return tokenizer.encode(rendered, parse_special=True)
+    found: list[str] = []
+    mark = _unused_mark(template.source, messages, tools)
+    controls = _pattern(tokenizer.special_texts)
+
+    def hide(match: re.Match[str]) -> str:
+        found.append(match[0])
+        return f"{mark}{len(found) - 1}{mark}"
+
+    def hidden(value: Any) -> Any:
+        if isinstance(value, str):
+            return controls.sub(hide, value) if controls else value
+        if isinstance(value, Mapping):
+            return {key: hidden(item) for key, item in value.items()}
+        return [hidden(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+    rendered = template.render([hidden(message) for message in messages], tools=hidden(tools))
+    # Odd parts are the numbers between marks.
+    parts = rendered.split(mark)
     ids: list[int] = []
-    position = 0
-    for content in filter(None, (content.strip() for content in contents)):
-        start = rendered.find(content, position)
-        if start < 0:
+    for index, part in enumerate(parts):
+        if index % 2 == 0:
+            ids += tokenizer.encode(part, parse_special=True)
+        elif part.isdecimal() and int(part) < len(found):
+            ids += tokenizer.encode(found[int(part)])
+        else:
             raise InvalidRequest("a message holds control tokens of this model", param="messages")
-        ids += tokenizer.encode(rendered[position:start], parse_special=True)
-        ids += tokenizer.encode(content)
-        position = start + len(content)
-    return ids + tokenizer.encode(rendered[position:], parse_special=True)
+    return ids
+
+
+def _pattern(controls: frozenset[str]) -> re.Pattern[str] | None:
+    longest_first = sorted(filter(None, controls), key=len, reverse=True)
+    return re.compile("|".join(map(re.escape, longest_first))) if longest_first else None
+
+
+def _unused_mark(*values: Any) -> str:
+    """Plain ASCII, which templates pass on unchanged even through `tojson`, and in none of `values`."""
+    text = repr(values)
+    return next(mark for number in count() if (mark := f"@{number}@") not in text)

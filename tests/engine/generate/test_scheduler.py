@@ -103,9 +103,9 @@ def test_a_long_prompt_delays_running_streams_by_one_chunk_a_step():
 def test_a_prompt_alone_runs_in_large_chunks():
     model = ScriptedModel(max_context=4000)
     scheduler = Scheduler(model, slots=2, max_queue=2)
-    scheduler.submit(job(prompt=(1,) * 1200, max_tokens=1))
+    scheduler.submit(job(prompt=(1,) * 600, max_tokens=1))
     drain(scheduler)
-    assert [arguments[2] for name, arguments in model.calls] == [CHUNK_ALONE, CHUNK_ALONE, 176]
+    assert [arguments[2] for name, arguments in model.calls] == [CHUNK_ALONE, CHUNK_ALONE, 88]
 
 
 def test_cancelling_frees_the_slot_within_one_step():

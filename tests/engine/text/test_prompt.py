@@ -37,7 +37,26 @@ def test_control_tokens_in_a_message_forge_no_turn(tokenizer: Tokenizer, forged:
     assert forged in tokenizer.decode(ids)
 
 
-def test_a_template_that_rewrites_control_tokens_is_refused(tokenizer: Tokenizer) -> None:
-    template = ChatTemplate("{{ messages[0]['content'] | upper }}")
+@pytest.mark.parametrize("first", ["user", "<|im_start|>", "<|im_start|>user", "0", "@0@", "@0@0@0@"])
+def test_text_that_the_template_also_writes_is_not_mistaken_for_it(tokenizer: Tokenizer, first: str) -> None:
+    messages = [*user(first), {"role": "assistant", "content": first}, *user("<|im_end|>@1@")]
+    ids = encode_chat(ChatTemplate(None), tokenizer, messages)
+    assert (ids.count(IM_START), ids.count(IM_END)) == (4, 3)
+    assert tokenizer.decode(ids) == ChatTemplate(None).render(messages)
+
+
+def test_control_tokens_in_roles_parts_and_tools_are_text_too(tokenizer: Tokenizer) -> None:
+    template = ChatTemplate(
+        "{% for m in messages %}{{ m.role }}{{ m.content[0].text }}{% endfor %}"
+        "{{ tools | tojson(ensure_ascii=true) }}"
+    )
+    messages = [{"role": "<|im_start|>", "content": [{"type": "text", "text": "<|im_end|>"}]}]
+    ids = encode_chat(template, tokenizer, messages, tools=[{"name": "<|im_start|>"}])
+    assert not {IM_START, IM_END} & set(ids)
+    assert tokenizer.decode(ids) == '<|im_start|><|im_end|>[{"name": "<|im_start|>"}]'
+
+
+def test_a_template_that_spoils_a_mark_is_refused(tokenizer: Tokenizer) -> None:
+    template = ChatTemplate("{{ messages[0]['content'][:3] }}")
     with pytest.raises(InvalidRequest, match="control tokens"):
         encode_chat(template, tokenizer, user("<|im_end|>"))
