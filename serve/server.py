@@ -62,10 +62,19 @@ def bind(settings: Settings) -> socket.socket:
         raise AddressInUse(f"cannot bind {host}:{port}: {reason}; choose another with --port") from error
 
 
-def serve_until_stopped(runtime: "Runtime", settings: Settings, listener: socket.socket) -> None:
+def serve_until_stopped(
+    runtime: "Runtime",
+    settings: Settings,
+    listener: socket.socket,
+    *,
+    on_started: Callable[[], None] | None = None,
+) -> None:
     """Serves until SIGTERM or Ctrl-C has drained it; returns normally then, for exit code 0.
 
     The runtime stays the caller's to close. A second signal raises KeyboardInterrupt.
+
+    Args:
+        on_started: called once when requests are answered and signals drain; to tell people.
     """
     configure_logging(settings.access_log)
     drain = Drain()
@@ -81,7 +90,7 @@ def serve_until_stopped(runtime: "Runtime", settings: Settings, listener: socket
         server_header=False,
         timeout_graceful_shutdown=LAST_WORDS_SECONDS,
     )
-    server = DrainingServer(config, drain, settings.drain_seconds)
+    server = DrainingServer(config, drain, settings.drain_seconds, on_started=on_started)
     server.run(sockets=[listener])
     _bound_the_exit()
     if server.force_exit:
@@ -96,9 +105,12 @@ class DrainingServer(uvicorn.Server):
         config: uvicorn.Config,
         drain: Drain,
         drain_seconds: float,
+        *,
+        on_started: Callable[[], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         super().__init__(config)
+        self._on_started = on_started
         self._drain = drain
         self._drain_seconds = drain_seconds
         self._clock = clock
@@ -118,6 +130,11 @@ class DrainingServer(uvicorn.Server):
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self._on_started is not None:
+            self._on_started()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if self._asked:

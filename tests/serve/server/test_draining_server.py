@@ -36,7 +36,8 @@ class Running:
             log_config=None,
             timeout_graceful_shutdown=1,
         )
-        self.server = DrainingServer(config, self.drain, drain_seconds)
+        self.started = threading.Event()
+        self.server = DrainingServer(config, self.drain, drain_seconds, on_started=self.started.set)
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self.listener.getsockname()[1]}"
         self.thread = threading.Thread(target=self.server.run, kwargs={"sockets": [self.listener]})
@@ -88,6 +89,7 @@ def run():
 
 def test_an_idle_server_stops_at_once(run):
     running, began = run(drain_seconds=30, seconds=1), time.monotonic()
+    assert running.started.wait(5)
     assert httpx2.get(running.url + "/ready").text == "ready"
     running.stop()
     running.thread.join(10)
