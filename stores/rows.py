@@ -67,7 +67,8 @@ def _first_repeat(encoded: Sequence[bytes]) -> tuple[int, int]:
 def check_vectors(schema: Schema, vectors: ArrayLike) -> Float32:
     """float32 (rows, dim), finite. DimensionMismatch, InvalidVector."""
     try:
-        array = np.ascontiguousarray(vectors, np.float32)
+        with np.errstate(over="ignore"):
+            array = np.ascontiguousarray(vectors, np.float32)
     except (TypeError, ValueError) as error:
         raise InvalidQuery(f"vectors must be numbers in rows of one length: {error}") from error
     if array.size == 0 and array.ndim < 3:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 Int32 = NDArray[np.int32]
 
+_ES_PLURALS = ("sses", "xes", "zzes", "shes", "tches", "rches", "nches")
 _CJK = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff"
 _WORD = re.compile(f"[{_CJK}]|[^\\W_{_CJK}]+")
 
@@ -36,9 +37,12 @@ def words(text: str) -> list[str]:
 
 
 def _singular(word: str) -> str:
-    if len(word) > 3 and word[-1] == "s" and word[-2] not in "sui" and word.isascii():
-        return word[:-3] + "y" if word.endswith("ies") else word[:-1]
-    return word
+    """Harman's S-stemmer, and the plurals in -es whose singular has no e."""
+    if len(word) <= 3 or word[-1] != "s" or word[-2] in "sui" or not word.isascii():
+        return word
+    if word.endswith("ies"):
+        return word[:-3] + "y"
+    return word[:-2] if word.endswith(_ES_PLURALS) else word[:-1]
 
 
 @dataclass(frozen=True)
