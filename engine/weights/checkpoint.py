@@ -84,17 +84,21 @@ def load_checkpoint(path: Path, *, quant: Quant = "f32") -> Checkpoint:
         if path.suffix != ".gguf":
             raise UnsupportedModel(f"{path}: give the model's folder, or a .gguf file")
         return _from_gguf(path, path.stem, quant)
-    if (path / SINGLE).is_file() or (path / INDEX).is_file():
+    if _has_safetensors(path):
         return _from_folder(path, quant)
     return _from_gguf(_only_gguf(path), path.name, quant)
 
 
 def checkpoint_kind(path: Path) -> Kind:
     """What a model is, read from its configuration alone; the errors are those of `load_checkpoint`."""
-    if (path / "config.json").is_file() and not any(path.glob("*.gguf")):
+    if _has_safetensors(path):
         config = _hf_config(path, read_object(path / "config.json"))
         return "encoder" if isinstance(config, EncoderConfig) else "decoder"
     return "decoder"
+
+
+def _has_safetensors(path: Path) -> bool:
+    return (path / SINGLE).is_file() or (path / INDEX).is_file()
 
 
 def _only_gguf(folder: Path) -> Path:

@@ -10,6 +10,7 @@ from safetensors.numpy import load_file, save_file
 from engine.errors import BadCheckpoint, ModelNotFound, UnsupportedModel
 from engine.models import decoder
 from engine.weights import load_checkpoint
+from engine.weights.checkpoint import checkpoint_kind
 from tests.engine.weights.gguf_files import write_llama
 
 PARITY = Path(__file__).parents[2] / "fixtures" / "parity"
@@ -169,6 +170,14 @@ def test_a_folder_with_one_gguf_loads_and_with_two_asks_which(tmp_path):
     shutil.copy(tmp_path / "a.gguf", tmp_path / "b.gguf")
     with pytest.raises(BadCheckpoint, match=r"2 \.gguf files"):
         load_checkpoint(tmp_path)
+
+
+def test_the_kind_of_a_model_is_known_without_loading_it(folder, bert, tmp_path):
+    write_llama(tmp_path / "a.gguf")
+    shutil.copy(tmp_path / "a.gguf", bert)
+    paths = {folder: "decoder", bert: "encoder", tmp_path / "a.gguf": "decoder"}
+    for path, kind in paths.items():
+        assert checkpoint_kind(path) == load_checkpoint(path).kind == kind
 
 
 def test_a_folder_without_a_tokenizer_loads_for_token_ids_alone(folder):
