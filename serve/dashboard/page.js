@@ -46,6 +46,8 @@ async function showSystem() {
   }
 }
 
+const pages = ({ pages: count }) => `${count} page${count === 1 ? "" : "s"}`;
+
 async function showDocuments() {
   const { data } = await call("/v1/documents");
   $("documents").replaceChildren(...data.map((record) => {
@@ -55,7 +57,7 @@ async function showDocuments() {
       await call(`/v1/documents/${record.id}`, { method: "DELETE" });
       await showDocuments();
     });
-    item.append(element("span", `${record.name} · ${record.pages} page${record.pages === 1 ? "" : "s"}`), remove);
+    item.append(element("span", `${record.name} · ${pages(record)}`), remove);
     return item;
   }));
 }
@@ -67,6 +69,9 @@ function showAnswer(answer) {
     const citation = element("blockquote", quote);
     citation.append(document.createElement("br"), element("cite", `${name}, page ${page}`));
     parts.push(citation);
+  }
+  if (answer.generated && answer.kind !== "generated") {
+    parts.push(element("p", answer.generated), element("cite", "generated: the chat model's own words"));
   }
   $("answer").replaceChildren(...parts);
 }
@@ -91,7 +96,7 @@ $("upload").addEventListener("submit", (event) => {
   $("upload-state").textContent = "reading …";
   whileDisabled(form, async () => {
     const record = await call("/v1/documents", { method: "POST", body: new FormData(form) });
-    $("upload-state").textContent = `${record.name}: ${record.pages} pages, ${record.status}`;
+    $("upload-state").textContent = `${record.name}: ${pages(record)}, ${record.status}`;
     form.reset();
     await showDocuments();
   }, (error) => { $("upload-state").textContent = error.message; });
