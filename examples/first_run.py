@@ -24,7 +24,7 @@ START_TIMEOUT = 600.0
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--port", type=int, default=8080)
-    parser.add_argument("--question", default="How deep is a lap joint cut in a tarsia panel?")
+    parser.add_argument("--question", default="How hot is the sand for shading?")
     options = parser.parse_args()
     take_the_terminal()
     started = time.monotonic()
@@ -104,7 +104,7 @@ def show(answer: dict[str, Any], port: int) -> None:
     body = '{"model": "smollm2-135m-instruct", "messages": [{"role": "user", "content": "Hello"}]}'
     print(
         f"\n  Dashboard {url}/\n\n  Try next, in another terminal:\n"
-        f'    {command} ask "What is a tarsia?" examples/documents/*\n'
+        f'    {command} ask "To what moisture content is the veneer dried?" examples/documents/*\n'
         f'    {command} chat "What is the capital of France?"\n'
         f"    curl {url}/v1/chat/completions -H 'Content-Type: application/json' -d '{body}'\n\n"
         "  Ctrl-C stops it.",

