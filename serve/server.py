@@ -17,6 +17,7 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 import uvicorn
+from starlette.applications import Starlette
 
 from engine.errors import FeatureDisabled, TarsiaError
 from serve.app import create_app
@@ -78,18 +79,7 @@ def serve_until_stopped(
     """
     configure_logging(settings.access_log)
     drain = Drain()
-    config = uvicorn.Config(
-        create_app(runtime, settings, drain=drain),
-        http=protocol_with(_limits(settings)),
-        loop="asyncio",
-        ws="none",
-        lifespan="off",
-        log_config=None,
-        access_log=False,
-        proxy_headers=False,
-        server_header=False,
-        timeout_graceful_shutdown=LAST_WORDS_SECONDS,
-    )
+    config = _uvicorn_config(create_app(runtime, settings, drain=drain), settings)
     server = DrainingServer(config, drain, settings.drain_seconds, on_started=on_started)
     server.run(sockets=[listener])
     _bound_the_exit()
@@ -154,6 +144,22 @@ class DrainingServer(uvicorn.Server):
             self._drain.expire()
             return True
         return not self.server_state.tasks
+
+
+def _uvicorn_config(app: Starlette, settings: Settings) -> uvicorn.Config:
+    # The plain asyncio loop and httptools: what is tested is what runs, whatever else is installed.
+    return uvicorn.Config(
+        app,
+        http=protocol_with(_limits(settings)),
+        loop="asyncio",
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        timeout_graceful_shutdown=LAST_WORDS_SECONDS,
+    )
 
 
 def _limits(settings: Settings) -> ProtocolLimits:

@@ -55,6 +55,18 @@ def test_the_other_chats_go_on(server, client, chat_stats):
     assert list(staying)[-1].choices[0].finish_reason in ("stop", "length")
 
 
+def test_a_full_queue_is_said_at_once_and_costs_the_others_nothing(server, http, chat_stats):
+    crowd = [begin(server.url, stream=True, n=16) for _ in range(4)]
+    wait_until(lambda: chat_stats()["queued"] + chat_stats()["slots_live"] == 64)
+    answer = http.post("/v1/chat/completions", json=BODY | {"n": 5})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "overloaded")
+    assert 1 <= int(answer.headers["retry-after"]) <= 120
+    for client in crowd:
+        assert client.recv(4096).startswith(b"HTTP/1.1 200")
+        client.close()
+    wait_until(lambda: chat_stats()["queued"] + chat_stats()["slots_live"] == 0)
+
+
 def test_it_leaves_no_traceback_and_is_counted(server, http):
     assert "Traceback" not in server.log()
     metrics = http.get("/metrics").text
