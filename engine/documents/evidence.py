@@ -14,7 +14,7 @@ from engine.documents.lexical import (
     terms,
     words,
 )
-from engine.documents.sentences import is_heading, sentences
+from engine.documents.sentences import blocks, is_heading, sentences_of
 from engine.errors import RequestError
 from engine.protocols import Embedder, Float32, PageSource, Passage, ScoredPassage
 
@@ -30,6 +30,7 @@ FEATURES = (
     "fragment",
 )
 _LEADERS = re.compile(r"(?:\.\s?){4,}|…{2,}|(?:·\s?){4,}|_{4,}")
+_DIGIT = re.compile(r"(?<!\w)\d")
 _HEADING_REACH = (1.0, 0.85, 0.7, 0.5)
 _MIN_WORDS = 4
 
@@ -46,6 +47,15 @@ class Sentence:
     text: str
     index: int
     """Its place among the sentences of the page."""
+    block: int
+    """The paragraph, heading, list item or table row it belongs to, numbered on the page."""
+    header: str = ""
+    """For the row of a table, the table's first row, which says what its figures are."""
+
+    @property
+    def reading(self) -> str:
+        """What is compared with the question: a row of figures is read under its header."""
+        return f"{self.header}: {self.text}" if self.header else self.text
 
 
 @dataclass(frozen=True)
@@ -96,7 +106,7 @@ def gather(
     found = list(best.values())
     if not found:
         return Evidence([], pages)
-    similarity = embedder.embed([sentence.text for sentence, _ in found]) @ vector
+    similarity = embedder.embed([sentence.reading for sentence, _ in found]) @ vector
     return Evidence(_features(question, found, similarity, pages), pages)
 
 
@@ -107,15 +117,32 @@ def _page(passage: Passage, source: PageSource, pages: dict[tuple[str, int], Pag
             text = source.page_text(*key)
         except (KeyError, RequestError):
             return None
-        spans = [span for span in sentences(text) if not _LEADERS.search(text[slice(*span)])]
-        pages[key] = PageText(
-            text,
-            [
-                Sentence(*key, passage.document, *span, text[slice(*span)], index)
-                for index, span in enumerate(spans)
-            ],
-        )
+        pages[key] = PageText(text, _sentences(text, passage))
     return pages[key]
+
+
+def _sentences(text: str, passage: Passage) -> list[Sentence]:
+    """The sentences of a page without lines of a table of contents and page numbers."""
+    found: list[Sentence] = []
+    rows: list[str] = []
+    for number, block in enumerate(blocks(text)):
+        for start, end in sentences_of(text, block.start, block.end):
+            piece = text[start:end]
+            if _LEADERS.search(piece) or not any(map(str.isalpha, piece)):
+                continue
+            rows = [*rows, piece] if _is_row(piece) else []
+            under = rows[0] if len(rows) > 1 and not _DIGIT.search(rows[0]) and _is_figures(piece) else ""
+            place = (passage.document_id, passage.page, passage.document, start, end)
+            found.append(Sentence(*place, piece, len(found), number, under))
+    return found
+
+
+def _is_row(text: str) -> bool:
+    return "\t" in text or (is_heading(text) and len(text.split()) >= _MIN_WORDS - 1)
+
+
+def _is_figures(text: str) -> bool:
+    return "\t" in text or _DIGIT.search(text) is not None
 
 
 def _within(page: PageText, passage: Passage) -> list[Sentence]:
@@ -128,7 +155,7 @@ def _features(
     similarity: Float32,
     pages: dict[tuple[str, int], PageText],
 ) -> list[Candidate]:
-    stems = {_key(sentence): set(words(sentence.text)) for sentence, _ in found}
+    stems = {_key(sentence): set(words(sentence.reading)) for sentence, _ in found}
     scores = {_key(sentence): float(similarity[row]) for row, (sentence, _) in enumerate(found)}
     weights = rarity(terms(question), stems.values())
     wants_number = asks_number(question)
@@ -145,7 +172,7 @@ def _features(
             coverage(weights, passage_stems[scored.passage.id]),
             float(wants_number and not has_number(sentence.text, besides=question)),
             float(sentence.text.endswith("?")),
-            float(is_fragment(sentence.text)),
+            float(is_fragment(sentence.text) and not sentence.header),
         )
         candidates.append(Candidate(sentence, features))
     return candidates

@@ -19,14 +19,14 @@ those through to too under up upon us use used uses using very was way we were w
 while who whom whose why will with would you your yours
 """
 _NUMERALS = """
-one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen
-eighteen nineteen twenty thirty forty fifty sixty seventy eighty ninety hundred thousand million billion half
-quarter third dozen twice once single both none
+two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen
+eighteen nineteen twenty thirty forty fifty sixty seventy eighty ninety hundred thousand million billion
+half quarter dozen twice
 """
 _STOP_WORDS = frozenset(_FUNCTION_WORDS.split())
 _NUMBER_QUESTION = re.compile(
     r"\bhow (?:many|much|old|long|far|large|big|small|tall|high|deep|wide|thick|fast|often|heavy|hot|cold)\b"
-    r"|\bwhat (?:\w+ ){0,3}(?:year|number|percentage|percent|age|size|temperature|price|cost|date|rate|ratio"
+    r"|\bwhat (?:\w+ ){0,5}(?:year|number|percentage|percent|age|size|temperature|price|cost|date|rate|ratio"
     r"|length|width|height|weight|speed|port|version|amount|diameter|thickness)\b|\bwhen\b|\bin which year\b",
     re.I,
 )

@@ -9,6 +9,7 @@ questions) the first citation named a right page for 21 of 24, one of the first 
 measures any folder with questions.
 """
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -37,5 +38,5 @@ def evidence_logits(candidates: Sequence[Candidate]) -> Float32:
 
 
 def chance(logit: float) -> float:
-    """The logistic function: log-odds to a probability in (0, 1)."""
-    return float(1.0 / (1.0 + np.exp(-logit)))
+    """The logistic function: log-odds to a probability in [0, 1]."""
+    return 0.5 * (1.0 + math.tanh(0.5 * logit))

@@ -99,7 +99,7 @@ def _lines(text: str) -> Iterator[Span]:
 def _line_width(lines: list[Span]) -> int:
     """How long a full line is: the 90th percentile of the lines that hold something."""
     lengths = sorted(end - begin for begin, end in lines if end > begin)
-    return max(lengths[int(0.9 * (len(lengths) - 1))], _MIN_WIDTH) if lengths else _MIN_WIDTH
+    return max(lengths[int(0.9 * len(lengths))], _MIN_WIDTH) if lengths else _MIN_WIDTH
 
 
 def _breaks(text: str, line: Span, following: Span, width: int) -> bool:
