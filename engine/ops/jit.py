@@ -19,7 +19,8 @@ def compile(fn: Callable[..., Any], **jit_kwargs: Any) -> jax.stages.Wrapped:
     """`jax.jit(fn, **jit_kwargs)` plus the scheduler option when the default backend is the CPU.
 
     Starts JAX's backend, so call it when a model is built and not at import. Options given by the
-    caller in `compiler_options` win.
+    caller in `compiler_options` win. XLA takes options for whole programs only: inside jit or
+    grad use the function itself.
     """
     options = {**compiler_options(), **jit_kwargs.pop("compiler_options", {})}
     return jax.jit(fn, compiler_options=options or None, **jit_kwargs)

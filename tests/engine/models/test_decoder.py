@@ -16,6 +16,11 @@ PARITY = Path(__file__).parents[2] / "fixtures" / "parity"
 FAMILIES = ("llama_gqa_tied", "qwen2_bias", "qwen3_qknorm")
 
 
+@pytest.fixture(scope="module")
+def forward():
+    return compile(decoder.forward, static_argnums=1)
+
+
 @pytest.fixture(params=FAMILIES)
 def name(request) -> str:
     return request.param
@@ -54,9 +59,9 @@ def greedy(model: Checkpoint, prompt: np.ndarray, count: int) -> list[int]:
     return found
 
 
-def test_logits_equal_the_reference(name):
+def test_logits_equal_the_reference(name, forward):
     model = load_checkpoint(PARITY / name)
-    got = decoder.forward(model.params, model.config, jnp.asarray(recorded(name)["input_ids"]))
+    got = forward(model.params, model.config, jnp.asarray(recorded(name)["input_ids"]))
     np.testing.assert_allclose(got, recorded(name)["logits"], atol=2e-4)
 
 
@@ -66,29 +71,30 @@ def test_greedy_tokens_through_a_cache_equal_the_reference(name):
     assert greedy(load_checkpoint(PARITY / name), prompt, len(new)) == new
 
 
-def test_int8_weights_barely_move_the_distribution(name):
+def test_int8_weights_barely_move_the_distribution(name, forward):
     model = load_checkpoint(PARITY / name, quant="int8")
-    got = decoder.forward(model.params, model.config, jnp.asarray(recorded(name)["input_ids"]))
+    got = forward(model.params, model.config, jnp.asarray(recorded(name)["input_ids"]))
     ours, reference = jax.nn.log_softmax(got), jax.nn.log_softmax(jnp.asarray(recorded(name)["logits"]))
     divergence = jnp.sum(jnp.exp(reference) * (reference - ours), axis=-1)
     assert float(divergence.mean()) < 0.002
 
 
-def test_later_tokens_do_not_change_earlier_logits(name):
+def test_later_tokens_do_not_change_earlier_logits(name, forward):
     model = load_checkpoint(PARITY / name)
     tokens = jnp.asarray(recorded(name)["input_ids"])
     changed = tokens.at[:, 12:].set(7)
-    before, after = (decoder.forward(model.params, model.config, t) for t in (tokens, changed))
+    before, after = (forward(model.params, model.config, t) for t in (tokens, changed))
     np.testing.assert_array_equal(before[:, :12], after[:, :12])
     assert np.abs(before[:, 12:] - after[:, 12:]).max() > 1e-2
 
 
 def test_forward_is_a_pure_function_under_jit_grad_and_vmap():
     model = load_checkpoint(PARITY / "llama_gqa_tied")
+    forward = jax.jit(decoder.forward, static_argnums=1)
     tokens = jnp.asarray(recorded("llama_gqa_tied")["input_ids"])
 
     def loss(params):
-        logits = decoder.forward(params, model.config, tokens)
+        logits = forward(params, model.config, tokens)
         return -jax.nn.log_softmax(logits[:, :-1])[:, :, 5].mean()
 
     grads = jax.jit(jax.grad(loss))(model.params)
@@ -102,5 +108,5 @@ def test_forward_is_a_pure_function_under_jit_grad_and_vmap():
     numeric = (losses[0] - losses[1]) / 2e-2
     assert float(grads["layers"][1]["up"]["weight"][3, 4]) == pytest.approx(numeric, abs=2e-4)
 
-    each = jax.vmap(lambda row: decoder.forward(model.params, model.config, row[None])[0])(tokens)
+    each = jax.vmap(lambda row: forward(model.params, model.config, row[None])[0])(tokens)
     np.testing.assert_allclose(each, recorded("llama_gqa_tied")["logits"], atol=2e-4)

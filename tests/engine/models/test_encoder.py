@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -15,19 +16,22 @@ IO = np.load(FOLDER / "io.npz")
 IDS, MASK = jnp.asarray(IO["input_ids"]), jnp.asarray(IO["attention_mask"])
 
 
+embed = jax.jit(encoder.embed, static_argnums=1)
+
+
 @pytest.fixture(scope="module")
 def model():
     return load_checkpoint(FOLDER)
 
 
 def test_hidden_states_equal_the_reference(model):
-    got = encoder.hidden_states(model.params, model.config, IDS, MASK)
+    got = jax.jit(encoder.hidden_states, static_argnums=1)(model.params, model.config, IDS, MASK)
     real = IO["attention_mask"].astype(bool)
     np.testing.assert_allclose(np.asarray(got)[real], IO["last_hidden_state"][real], atol=2e-4)
 
 
 def test_mean_pooled_unit_vectors_equal_the_reference(model):
-    got = encoder.embed(model.params, model.config, IDS, MASK)
+    got = embed(model.params, model.config, IDS, MASK)
     np.testing.assert_allclose(got, IO["mean_pooled_unit"], atol=2e-4)
     np.testing.assert_allclose(jnp.linalg.norm(got, axis=1), 1, atol=1e-6)
 
@@ -36,17 +40,17 @@ def test_cls_pooling_takes_the_first_state(model):
     config = replace(model.config, pooling="cls")
     first = IO["last_hidden_state"][:, 0]
     expected = first / np.linalg.norm(first, axis=1, keepdims=True)
-    np.testing.assert_allclose(encoder.embed(model.params, config, IDS, MASK), expected, atol=2e-4)
+    np.testing.assert_allclose(embed(model.params, config, IDS, MASK), expected, atol=2e-4)
 
 
 def test_padding_changes_nothing(model):
     wider = [jnp.pad(a, ((0, 2), (0, 15)), constant_values=value) for a, value in ((IDS, 9), (MASK, 0))]
-    got = encoder.embed(model.params, model.config, *wider)
+    got = embed(model.params, model.config, *wider)
     np.testing.assert_allclose(got[: len(IDS)], IO["mean_pooled_unit"], atol=2e-4)
     assert np.isfinite(got).all()
 
 
 def test_int8_embeddings_point_the_same_way():
     model = load_checkpoint(FOLDER, quant="int8")
-    got = np.asarray(encoder.embed(model.params, model.config, IDS, MASK))
+    got = np.asarray(embed(model.params, model.config, IDS, MASK))
     assert (got * IO["mean_pooled_unit"]).sum(1).min() > 0.999
