@@ -16,11 +16,13 @@ from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from engine.generate.programs import abstract
 from engine.models.decoder import Attend
 
-SLOTS = (1, 2, 4, 8, 16, 32, 64)
+SLOTS = (1, 4, 8, 16, 32, 64)
+"""Row counts. Without 2: a step of two rows costs what a step of four does (51 and 54 ms in int8)."""
 
 Layer: TypeAlias = tuple[jax.Array, jax.Array]
 """keys (rows, kv_heads, head_dim, length) and values (rows, kv_heads, length, head_dim)."""
@@ -30,8 +32,8 @@ _MASKED = -1e30
 
 
 def lengths_up_to(context: int) -> tuple[int, ...]:
-    """Cache lengths for sequences of at most `context` tokens: 256, 512, ... and the context itself."""
-    longest = -(-context // 16) * 16
+    """Cache lengths for sequences of up to `context` tokens: 256, 512, ..., all multiples of 64."""
+    longest = -(-context // 64) * 64
     doubling = (256 << n for n in range(24))
     return (*(length for length in doubling if length * 1.25 < longest), longest)
 
@@ -52,7 +54,7 @@ class CacheShape:
 
     def empty(self, rows: int, length: int) -> Cache:
         keys, values = self.layer(rows, length)
-        return [(jnp.zeros(keys), jnp.zeros(values)) for _ in range(self.layers)]
+        return [(_zeros(keys), _zeros(values)) for _ in range(self.layers)]
 
     def abstract(self, rows: int, length: int) -> list[tuple[Any, Any]]:
         """Shapes alone, for compiling ahead of time."""
@@ -165,12 +167,40 @@ class Rows:
             length = max(length, self.length)
         if (rows, length) == (self.rows, self.length):
             return
-        if not self.cache:
-            self.cache = self._shape.empty(rows, length)
+        keys, values = self._shape.layer(rows, length)
+        if self.cache:
+            self.cache = [(_resized(k, keys), _resized(v, values)) for k, v in self.cache]
         else:
-            keys, values = self._shape.layer(rows, length)
-            self.cache = [(_resize(k, keys), _resize(v, values)) for k, v in self.cache]
+            self.cache = self._shape.empty(rows, length)
         self.rows, self.length = rows, length
+
+
+def warm_moves(shape: CacheShape, rows: Sequence[int], lengths: Sequence[int]) -> None:
+    """Compiles the copies between caches of these sizes (ascending), by making them once."""
+    sizes = [(count, length) for count in rows for length in lengths]
+    for count, length in sizes:
+        for part in (0, 1):
+            old = shape.layer(count, length)[part]
+            _move(_zeros(old), 0, 0)
+            for target in sizes:
+                new = shape.layer(*target)[part]
+                if target[0] >= count and target[1] >= length:
+                    _put(_zeros(new), _zeros(old), 0)
+                elif target[0] < count and target[1] == length:
+                    _cut(_zeros(old), new)
+
+
+def _zeros(shape: tuple[int, ...]) -> jax.Array:
+    # From the host: jnp.zeros would compile a program for each shape.
+    zeros: jax.Array = jax.device_put(np.zeros(shape, np.float32))
+    return zeros
+
+
+def _resized(cache: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """`cache` cut or filled up with zeros, at the end of each axis, to `shape`."""
+    smaller = tuple(map(min, cache.shape, shape))
+    kept = cache if smaller == cache.shape else _cut(cache, smaller)
+    return kept if smaller == shape else _put(_zeros(shape), kept, 0)
 
 
 @partial(jax.jit, donate_argnums=0)
@@ -185,7 +215,5 @@ def _move(cache: jax.Array, source: int, target: int) -> jax.Array:
 
 
 @partial(jax.jit, static_argnums=1)
-def _resize(cache: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """`cache` cut or filled up with zeros, at the end of each axis, to `shape`."""
-    kept = cache[tuple(slice(size) for size in shape)]
-    return jnp.pad(kept, [(0, size - have) for size, have in zip(shape, kept.shape, strict=True)])
+def _cut(cache: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    return cache[tuple(map(slice, shape))]

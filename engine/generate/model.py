@@ -1,7 +1,8 @@
 """The decoder as a `StepModel`: compiled programs over donated slot caches, sampling on the device."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +19,7 @@ from engine.generate.kv_slots import (
     decode_attend,
     lengths_up_to,
     prefill_attend,
+    warm_moves,
 )
 from engine.generate.programs import Key, Program, Programs, abstract
 from engine.generate.request import SamplingParams
@@ -27,10 +29,13 @@ from engine.models.decoder import DecoderConfig, Params
 from engine.ops.jit import compile
 from engine.protocols import Progress
 
-CHUNKS = (16, 64, 256)
-"""Prompt tokens of one prefill program; all multiples of the first, so a chunk always fits its cache.
-On a CPU a program costs some 50 ms and 1 ms a token, so 512 gains nothing over 256, and a finer grid
-saves less than the seconds that each more program takes to compile at start."""
+SHORT, CHUNKS = 16, (64, 256)
+"""Prompt tokens of one prefill program: SHORT for a prompt that fits it, else one of CHUNKS; cache
+lengths are multiples of the smaller, so a chunk always fits. On a CPU a program costs some 50 ms and
+1 ms a token, so 512 gains nothing over 256, and a finer grid saves less than the seconds that each
+more program takes to compile at start."""
+WARM_CONTEXT = 512
+"""`warm` prepares for sequences up to this length; longer ones compile on the way."""
 
 _GREEDY = SamplingParams(temperature=0)
 
@@ -45,7 +50,6 @@ class _Sequence:
     generated: int = 0
     last: int = 0
     position: int = 0
-    chunks: list[int] = field(default_factory=list)
 
 
 class DecoderStepModel:
@@ -97,7 +101,7 @@ class DecoderStepModel:
         sequence = self._sequences[slot]
         total = len(sequence.prompt)
         length = bucket(total, self._lengths)
-        size = _chunk(total - start, limit, length - start)
+        size = _chunk(total, start, limit, length)
         tokens = np.zeros((1, size), np.int32)
         piece = sequence.prompt[start : start + size]
         tokens[0, : len(piece)] = piece
@@ -137,7 +141,25 @@ class DecoderStepModel:
         self._prompt_cache = []
 
     def warm(self, progress: Progress | None = None) -> None:
-        self._programs.warm(self._usual(), progress)
+        lengths = [length for length in self._lengths if length <= WARM_CONTEXT] or self._lengths[:1]
+        rows = [size for size in SLOTS if size < self._max_slots] + [bucket(self._max_slots, SLOTS)]
+        self._programs.warm(self._usual(rows, lengths), self._rehearse, progress)
+        warm_moves(self._shape, rows, lengths)
+
+    def _rehearse(self, key: Key, program: Program) -> None:
+        """Runs a program once on zeros."""
+        name, first, second = key
+        result: Any
+        if name == "sample":
+            idle = sampler.RowSampling.of([(_GREEDY, sampler.key_of(0), 0)] * first)
+            result = program(jnp.zeros((first, second)), idle)
+        elif name == "prefill":
+            tokens, zero = np.zeros((1, first), np.int32), np.int32(0)
+            result, *_ = program(self._leaves, self._shape.empty(1, second), tokens, zero, zero)
+        else:
+            zeros = np.zeros(first, np.int32)
+            result, *_ = program(self._leaves, self._shape.empty(first, second), zeros, zeros)
+        result.block_until_ready()
 
     def _take_prompt_cache(self, start: int, length: int) -> Cache:
         """The one-row cache, to be donated: if the program fails, none is left, not a dead one."""
@@ -146,13 +168,12 @@ class DecoderStepModel:
             return self._shape.empty(1, length)
         return cache
 
-    def _usual(self) -> Iterator[Key]:
-        """Programs for up to `max_slots` sequences of up to 512 tokens."""
-        batches = [size for size in SLOTS if size < self._max_slots] + [bucket(self._max_slots, SLOTS)]
-        for length in [length for length in self._lengths if length <= 512] or self._lengths[:1]:
+    def _usual(self, rows: Sequence[int], lengths: Sequence[int]) -> Iterator[Key]:
+        yield ("prefill", SHORT, lengths[0])
+        for length in lengths:
             yield from (("prefill", size, length) for size in CHUNKS if size <= length)
-            yield from (("decode", rows, length) for rows in batches)
-        yield from (("sample", rows, self.vocab_size) for rows in batches)
+            yield from (("decode", count, length) for count in rows)
+        yield from (("sample", count, self.vocab_size) for count in rows)
 
     def _next_tokens(
         self, sequences: list[_Sequence], rows: list[int], greedy: jax.Array, logits: jax.Array
@@ -234,7 +255,9 @@ def _best(logits: jax.Array) -> jax.Array:
     return jnp.where(finite, jnp.argmax(logits, axis=-1), NO_TOKEN).astype(jnp.int32)
 
 
-def _chunk(remaining: int, limit: int, room: int) -> int:
+def _chunk(total: int, start: int, limit: int, length: int) -> int:
     """The program size for the next chunk of a prompt: the smallest that ends it in at most two."""
-    fitting = [size for size in CHUNKS if size <= max(min(limit, room), CHUNKS[0])]
-    return next((size for size in fitting if size * 2 >= remaining), fitting[-1])
+    if total <= SHORT:
+        return SHORT
+    fitting = [size for size in CHUNKS if size <= max(min(limit, length - start), CHUNKS[0])]
+    return next((size for size in fitting if size * 2 >= total - start), fitting[-1])

@@ -40,14 +40,19 @@ class Programs:
             program = self._make(key)
         return program
 
-    def warm(self, keys: Iterable[Key], progress: Progress | None = None) -> None:
-        """Compiles each of `keys` that is not there yet."""
+    def warm(
+        self, keys: Iterable[Key], run: Callable[[Key, Program], None], progress: Progress | None = None
+    ) -> None:
+        """Compiles each of `keys` that is not there yet and has `run` run it.
+
+        XLA's CPU programs spend up to a second in their first run, so a request should not be it.
+        """
         wanted = list(keys)
         for done, key in enumerate(wanted):
             if progress is not None:
                 progress(done, len(wanted))
             if key not in self._made:
-                self._make(key)
+                run(key, self._make(key))
         if progress is not None:
             progress(len(wanted), len(wanted))
 

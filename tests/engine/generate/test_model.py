@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from engine.generate.kv_slots import CacheShape, Rows, bucket, lengths_up_to
-from engine.generate.model import CHUNKS, DecoderStepModel, _chunk
+from engine.generate.model import CHUNKS, SHORT, DecoderStepModel, _chunk
 from engine.generate.request import SamplingParams
 from engine.generate.step_model import NO_TOKEN, StepModel
 from engine.models import decoder
@@ -46,13 +46,10 @@ def test_greedy_tokens_equal_the_reference(step_model: DecoderStepModel, parity:
     assert tuple(tokens) == parity.greedy
 
 
-@pytest.mark.parametrize("limit", [16, 32])
-def test_a_prompt_in_chunks_gives_what_it_gives_whole(
-    step_model: DecoderStepModel, parity: Parity, limit: int
-):
-    prompt = (parity.prompt * 12)[:75]
+def test_a_prompt_in_chunks_gives_what_it_gives_whole(step_model: DecoderStepModel, parity: Parity):
+    prompt = (parity.prompt * 20)[:100]
     replies = []
-    for chunk in (512, limit):
+    for chunk in (256, 64):
         tokens = [prefill(step_model, 1, prompt, chunk)]
         tokens += [step_model.decode([1])[0] for _ in range(6)]
         step_model.release(1)
@@ -158,19 +155,20 @@ def test_penalties_and_seeds_reach_the_sampler(step_model: DecoderStepModel, par
 
 
 @pytest.mark.parametrize(
-    ("remaining", "limit", "room", "size"),
+    ("total", "start", "limit", "length", "size"),
     [
-        (37, 256, 256, 64),
-        (100, 256, 256, 64),
-        (200, 256, 256, 256),
-        (300, 64, 512, 64),
-        (5, 256, 256, 16),
-        (300, 256, 512, 256),
-        (40, 256, 48, 16),
+        (9, 0, 256, 256, 16),
+        (17, 0, 256, 256, 64),
+        (100, 0, 256, 256, 64),
+        (200, 0, 256, 256, 256),
+        (300, 0, 64, 512, 64),
+        (300, 0, 256, 512, 256),
+        (300, 256, 256, 512, 64),
+        (180, 0, 256, 192, 64),
     ],
 )
-def test_chunk_sizes(remaining: int, limit: int, room: int, size: int):
-    assert _chunk(remaining, limit, room) == size
+def test_chunk_sizes(total: int, start: int, limit: int, length: int, size: int):
+    assert _chunk(total, start, limit, length) == size
 
 
 @pytest.mark.parametrize("context", [1, 16, 100, 128, 300, 8192, 131072])
@@ -181,7 +179,7 @@ def test_every_chunk_of_every_prompt_fits_its_cache(context: int):
     for total in {n for n in (1, 15, 16, 17, context // 2, context - 1, context) if 0 < n <= context}:
         length, start = bucket(total, lengths), 0
         while start < total:
-            size = _chunk(total - start, 64 if start % 3 else 256, length - start)
-            assert size in CHUNKS
+            size = _chunk(total, start, 64 if start % 3 else 256, length)
+            assert size in (SHORT, *CHUNKS)
             assert start + size <= length
             start += min(size, total - start)
