@@ -23,6 +23,7 @@ _TITLES = frozenset(_ALWAYS_SHORT.split())
 _NUMBERED = frozenset(_SHORT_BEFORE_NUMBER.split())
 _HTML_LINE = 180
 _SHORT_SHARE = 0.7
+_ENDED_SHARE = 0.85
 _MIN_WIDTH = 40
 
 
@@ -114,7 +115,8 @@ def _breaks(text: str, line: Span, following: Span, width: int) -> bool:
     first = after.lstrip()[0]
     if first.islower() or this.rstrip().endswith(_UNFINISHED):
         return False
-    return len(this) < _SHORT_SHARE * width
+    share = _ENDED_SHARE if this.rstrip().endswith((".", "!", "?")) else _SHORT_SHARE
+    return len(this) < share * width
 
 
 def _is_end(text: str, begin: int, match: re.Match[str], end: int) -> bool:

@@ -2,11 +2,14 @@
 
 import time
 import zlib
+from pathlib import Path
 
 import pytest
 
+from engine.documents.failure import Unreadable
 from engine.documents.limits import ParseLimits
 from engine.documents.parse import parse_document
+from engine.documents.pdf import refuse_truncated
 from engine.errors import (
     DamagedDocument,
     DocumentError,
@@ -25,6 +28,12 @@ from tests.engine.documents.builders import (
     stream,
 )
 
+EXAMPLES = Path(__file__).parents[3] / "examples" / "documents"
+FIXTURES = Path(__file__).parents[2] / "fixtures" / "documents"
+REAL = {
+    "as written": EXAMPLES / "larchfield-handbook.pdf",
+    "linearized": FIXTURES / "handbook-linearized.pdf",
+}
 TEXT = "The larch is a conifer that sheds its needles in the autumn."
 OAK = "An oak gives acorns only after some forty years of growth."
 
@@ -192,3 +201,17 @@ def test_justified_lines_do_not_split_words():
     shown = b"BT /F1 10 Tf 60 700 Td 3 Tw (is a sequence of optional v) Tj %.1f 0 Td (ariables) Tj ET"
     data = pdf_of_streams([stream(shown % (glyphs + spaces))])
     assert parse_document("gs.pdf", data).pages[0].text == "is a sequence of optional variables"
+
+
+@pytest.mark.parametrize("path", REAL.values(), ids=REAL)
+def test_real_pdf_cut_at_any_of_many_lengths_is_refused(path):
+    whole = path.read_bytes()
+    assert len(parse_document(path.name, whole).pages) == 5
+    end = len(whole)
+    for length in [*range(1, 3000, 13), *range(3000, end - 80, 61), *range(end - 80, end - 1)]:
+        with pytest.raises(Unreadable) as caught:
+            refuse_truncated(whole[:length])
+        assert caught.value.kind == "DamagedDocument"
+    for length in (700, len(whole) // 2, len(whole) - 20):
+        with pytest.raises(DamagedDocument, match="truncated"):
+            parse_document("cut.pdf", whole[:length])
