@@ -5,6 +5,8 @@ from typing import Any
 
 from stores.errors import InvalidRow
 
+_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
 
 def encode_metadata(row: int, metadata: Any) -> bytes | None:
     """JSON text of one row's metadata; None for None. InvalidRow for what JSON cannot hold."""
@@ -13,7 +15,7 @@ def encode_metadata(row: int, metadata: Any) -> bytes | None:
     if not isinstance(metadata, dict) or not all(isinstance(key, str) for key in metadata):
         raise InvalidRow(row, "metadata must be an object with text keys")
     try:
-        return json.dumps(metadata, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+        return _ENCODER.encode(metadata).encode()
     except (TypeError, ValueError, RecursionError) as error:
         raise InvalidRow(row, f"metadata must be JSON: {error}") from error
 

@@ -142,6 +142,10 @@ class LosingDisk(FaultyDisk):
         if not self.dead:
             replaced = self._keep(target)
         super().rename(source, target)
+        self._names = [
+            (target if folder == source else folder, change, _moved(path, source, target), kept)
+            for folder, change, path, kept in self._names
+        ]
         self._names.append((source.parent, f"rename {source.name}", target, replaced))
 
     def unlink(self, path: Path) -> None:
@@ -168,6 +172,11 @@ class LosingDisk(FaultyDisk):
                 path.unlink(missing_ok=True)
             if kept:
                 os.link(kept, path)
+
+
+def _moved(path: Path, source: Path, target: Path) -> Path:
+    """Where `path` is after `source`, a folder above it, was renamed. A file itself is renamed back."""
+    return target / path.relative_to(source) if source in path.parents else path
 
 
 NO_SPACE = errno.ENOSPC

@@ -1,4 +1,5 @@
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,21 @@ from stores.errors import (
     ModelMismatch,
     StoreClosed,
 )
+from stores.log.disk import Disk
 
 DIM = 12
+
+
+class MeddlingDisk(Disk):
+    """Does something once, in the middle of building a segment."""
+
+    meddle: Callable[[], object] | None = None
+
+    def make_folder(self, path: Path) -> None:
+        super().make_folder(path)
+        if self.meddle is not None:
+            meddle, self.meddle = self.meddle, None
+            meddle()
 
 
 @pytest.fixture
@@ -269,6 +283,25 @@ def test_compaction_returns_the_space_of_dead_rows(database: Database) -> None:
     assert after.disk_bytes < before.disk_bytes
     assert after.disk_bytes < 1.5 * 100 * (4 * 256 + 60) + 40_000
     assert sorted(collection.ids(), key=int) == [str(row) for row in range(1, 200, 2)]
+
+
+def test_rows_deleted_while_a_merge_runs_stay_deleted(tmp_path: Path) -> None:
+    disk = MeddlingDisk()
+    with Database.open(tmp_path, disk=disk) as database:
+        collection = database.collection("docs", dim=DIM)
+        for seed in range(2):
+            fill(collection, 60, seed=seed)
+            collection.flush()
+        disk.meddle = lambda: collection.delete(["7"]) and collection.upsert(["8"], np.ones((1, DIM)))
+        collection.compact()
+        assert disk.meddle is None
+        expected = [str(row) for row in range(60) if row != 7]
+        assert sorted(collection.ids(), key=int) == expected
+        collection.flush()
+    with Database.open(tmp_path) as database:
+        collection = database.collection("docs")
+        assert sorted(collection.ids(), key=int) == expected
+        np.testing.assert_allclose(collection.get(["8"])[0].vector, DIM**-0.5, rtol=1e-6)
 
 
 def test_segments_stay_few_and_dead_rows_bounded_without_being_asked(tmp_path: Path) -> None:
