@@ -27,11 +27,13 @@ def main() -> int:
     parser.add_argument("--question", default="How hot is the sand for shading?")
     options = parser.parse_args()
     take_the_terminal()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     started = time.monotonic()
     print("== models (fetched once)", flush=True)
     step("models", "pull")
     print(f"== serving on port {options.port}", flush=True)
-    server = subprocess.Popen([TARSIA, "serve", "--port", str(options.port)])
+    # In a group of its own: Ctrl-C comes to us, and we tell the server once.
+    server = subprocess.Popen([TARSIA, "serve", "--port", str(options.port)], process_group=0)
     try:
         with httpx2.Client(base_url=f"http://127.0.0.1:{options.port}", timeout=300.0) as client:
             wait_until_ready(client, server)
