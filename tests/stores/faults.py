@@ -18,7 +18,8 @@ class Crash(BaseException):
 
 
 class FaultyDisk(Disk):
-    """Counts steps; step `fail_at` (from 1) fails by `fault`. `only` limits counting to one kind of step.
+    """Counts steps; step `fail_at` (from 1) fails by `fault`. `only` limits counting to one kind of step,
+    or to "changes": all but syncs, which a crash that loses nothing cannot tell apart.
 
     Faults: "crash" before the step; "torn" half of a write, then crash; an errno: OSError instead of it,
     after half of it for a write. After a crash every step crashes.
@@ -35,7 +36,8 @@ class FaultyDisk(Disk):
         """Whether this step is the one to fail."""
         if self.dead:
             raise Crash
-        if self.only not in (None, kind):
+        counts = not kind.startswith("sync") if self.only == "changes" else self.only in (None, kind)
+        if not counts:
             return False
         self.steps += 1
         return self.steps == self.fail_at

@@ -16,6 +16,7 @@ from stores.errors import (
     StoreClosed,
 )
 from stores.log.disk import Disk
+from tests.stores.faults import FaultyDisk
 
 DIM = 12
 
@@ -305,7 +306,7 @@ def test_rows_deleted_while_a_merge_runs_stay_deleted(tmp_path: Path) -> None:
 
 
 def test_segments_stay_few_and_dead_rows_bounded_without_being_asked(tmp_path: Path) -> None:
-    with Database.open(tmp_path, options=Options(seal_rows=20)) as database:
+    with Database.open(tmp_path, options=Options(seal_rows=20), disk=FaultyDisk()) as database:
         collection = database.collection("docs", dim=2)
         for number in range(200):
             ids = [str(id) for id in range(10 * (number % 30), 10 * (number % 30) + 10)]

@@ -115,7 +115,7 @@ def check_after_crash(life: Life) -> None:
 def test_a_crash_at_any_step_loses_nothing_acknowledged_and_tears_no_batch(
     tmp_path: Path, fault: str
 ) -> None:
-    only = "write" if fault == "torn" else None
+    only = "write" if fault == "torn" else "changes"
     counter = FaultyDisk(only=only)
     Life(tmp_path / "count", counter).live()
     assert counter.steps > 50

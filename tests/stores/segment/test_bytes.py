@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stores.errors import CorruptStore
-from stores.log.disk import Disk
 from stores.segment.batch import Batch, decode_deletion, encode_deletion
 from stores.segment.columns import MISSING, Column
 from stores.segment.strings import Strings, encode_strings
 from stores.segment.tombs import read_alive, write_tombs
+from tests.stores.faults import FaultyDisk
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=12).map(str.encode)
 
@@ -62,7 +62,7 @@ def test_a_column_tells_types_apart_and_grows() -> None:
 def test_tombstones_come_back_and_any_flipped_byte_is_refused(tmp_path_factory, alive: list[bool]) -> None:
     folder: Path = tmp_path_factory.mktemp("tombs")
     mask = np.array(alive)
-    write_tombs(folder, 3, mask, Disk())
+    write_tombs(folder, 3, mask, FaultyDisk())
     assert read_alive(folder, 3, len(alive)).tolist() == alive
     assert read_alive(folder, 0, len(alive)).all()
     path = folder / "tomb-3"
