@@ -55,21 +55,16 @@ def build(fields: Mapping[str, Any]) -> Tokenizer:
     """The tokenizer of GGUF metadata `fields` (key -> plain Python value).
 
     Raises UnsupportedModel for a model or pre-tokenizer we do not know, BadCheckpoint for a
-    vocabulary that contradicts itself.
+    vocabulary that contradicts itself, and whatever `tokenizers` raises for what only it can see.
     """
     kind = fields.get(_KEY + "model")
     builders = {"gpt2": _byte_bpe, "llama": _score_bpe, "bert": _word_piece}
-    if kind not in builders:
+    if not isinstance(kind, str) or kind not in builders:
         raise UnsupportedModel(f"tokenizer model {kind!r} is not supported, only {', '.join(builders)}")
     tokens = _strings(fields, "tokens")
     types = _types(fields, len(tokens))
-    try:
-        tokenizer = builders[kind](fields, tokens, types)
-        _add_whole_tokens(tokenizer, tokens, types)
-    except (BadCheckpoint, UnsupportedModel):
-        raise
-    except Exception as error:
-        raise BadCheckpoint(f"the GGUF tokenizer cannot be built: {error}") from error
+    tokenizer = builders[kind](fields, tokens, types)
+    _add_whole_tokens(tokenizer, tokens, types)
     return tokenizer
 
 
@@ -102,7 +97,7 @@ def _vocab(tokens: list[str]) -> dict[str, int]:
 
 def _byte_bpe(fields: Mapping[str, Any], tokens: list[str], types: list[int]) -> Tokenizer:
     name = fields.get(_KEY + "pre", "default")
-    if name not in SPLITS:
+    if not isinstance(name, str) or name not in SPLITS:
         raise UnsupportedModel(f"pre-tokenizer {name!r} is not supported, only {', '.join(sorted(SPLITS))}")
     vocab = _vocab(tokens)
     merges = [_merge(line, vocab) for line in _strings(fields, "merges")]

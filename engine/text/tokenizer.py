@@ -2,14 +2,15 @@
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import tokenizers
 
-from engine.errors import BadCheckpoint, InvalidRequest
+from engine.errors import BadCheckpoint, InvalidRequest, TarsiaError
 from engine.text import gguf_vocab
 
 _END_TOKENS = (
@@ -22,6 +23,9 @@ _END_TOKENS = (
     "<end_of_turn>",
 )
 """Control tokens that end a reply in any chat format we read; a model may emit one that is not its eos."""
+
+_PROBE = "a B-1 é\u3042\U0010ffff"
+"""Encoded once at load: some damage shows only at the first word or the first unknown character."""
 
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 
@@ -180,19 +184,38 @@ def tokenizer_from_folder(path: Path) -> Tokenizer | None:
     file = path / "tokenizer.json"
     if not file.is_file():
         return None
-    try:
-        inner = tokenizers.Tokenizer.from_str(file.read_text(encoding="utf-8"))
-    except Exception as error:
-        raise BadCheckpoint(f"{file.name} in {path} is damaged: {error}") from error
     named = _special_names(path)
-    eos = [inner.token_to_id(named["eos_token"])] if "eos_token" in named else []
     declared = [*_declared_eos(path / "generation_config.json"), *_declared_eos(path / "config.json")]
-    return Tokenizer(
-        inner,
-        bos_id=inner.token_to_id(named["bos_token"]) if "bos_token" in named else None,
-        eos_ids=[*(i for i in eos if i is not None), *declared, *_known_ends(inner)],
-        pad_id=inner.token_to_id(named["pad_token"]) if "pad_token" in named else None,
-    )
+    with _refusing_damage(f"{file.name} in {path} is damaged"):
+        inner = tokenizers.Tokenizer.from_str(file.read_text(encoding="utf-8"))
+        ids = {key: inner.token_to_id(token) for key, token in named.items()}
+        return _probed(
+            Tokenizer(
+                inner,
+                bos_id=ids.get("bos_token"),
+                eos_ids=[index for index in (ids.get("eos_token"), *declared) if index is not None]
+                + _known_ends(inner),
+                pad_id=ids.get("pad_token"),
+            )
+        )
+
+
+@contextmanager
+def _refusing_damage(what: str) -> Iterator[None]:
+    """Turns every failure of `tokenizers` into BadCheckpoint, its Rust panics included."""
+    try:
+        yield
+    except (TarsiaError, KeyboardInterrupt, SystemExit, GeneratorExit):
+        raise
+    except BaseException as error:
+        lines = str(error).splitlines() or [type(error).__name__]
+        raise BadCheckpoint(f"{what}: {lines[0]}") from error
+
+
+def _probed(tokenizer: Tokenizer) -> Tokenizer:
+    for parse_special in (False, True):
+        tokenizer.decode(tokenizer.encode(_PROBE, add_special=True, parse_special=parse_special))
+    return tokenizer
 
 
 def _read_object(file: Path) -> dict[str, Any]:
@@ -235,7 +258,8 @@ def tokenizer_from_gguf(fields: Mapping[str, Any]) -> Tokenizer:
     Raises UnsupportedModel for a tokenizer or pre-tokenizer we do not know (by name) and
     BadCheckpoint for a vocabulary that contradicts itself.
     """
-    inner = gguf_vocab.build(fields)
+    with _refusing_damage("the GGUF tokenizer cannot be built"):
+        inner = gguf_vocab.build(fields)
     count = len(fields["tokenizer.ggml.tokens"])
 
     def named(name: str) -> int | None:
@@ -245,9 +269,12 @@ def tokenizer_from_gguf(fields: Mapping[str, Any]) -> Tokenizer:
         return index
 
     ends = [index for name in ("eos", "eot", "eom") if (index := named(name)) is not None]
-    return Tokenizer(
-        inner,
-        bos_id=named("bos"),
-        eos_ids=[*ends, *_known_ends(inner)],
-        pad_id=named("padding"),
-    )
+    with _refusing_damage("the GGUF tokenizer does not work"):
+        return _probed(
+            Tokenizer(
+                inner,
+                bos_id=named("bos"),
+                eos_ids=[*ends, *_known_ends(inner)],
+                pad_id=named("padding"),
+            )
+        )

@@ -92,6 +92,22 @@ class TestFolder:
         with pytest.raises(BadCheckpoint, match=r"tokenizer\.json"):
             tokenizer_from_folder(tmp_path)
 
+    @pytest.mark.parametrize(
+        "change",
+        [
+            {"unk_token": "missing"},
+            {"continuing_subword_prefix": "a long prefix"},
+            {"merges": ["a q"]},
+            {"vocab": {"a": 5}},
+            {"merges": [["a"]]},
+        ],
+    )
+    def test_damage_that_shows_late_is_refused_at_load(self, tmp_path: Path, change: dict[str, Any]):
+        model = {"type": "BPE", "vocab": {"a": 0, "b": 1, "ab": 2}, "merges": ["a b"], **change}
+        (tmp_path / "tokenizer.json").write_text(json.dumps({"version": "1.0", "model": model}))
+        with pytest.raises(BadCheckpoint, match=r"tokenizer\.json"):
+            tokenizer_from_folder(tmp_path)
+
     def test_eos_comes_from_every_place_that_names_it(self, tmp_path: Path):
         tokenizer_json = {
             "version": "1.0",
@@ -133,7 +149,12 @@ class TestGguf:
 
     @pytest.mark.parametrize(
         ("changes", "named"),
-        [({"pre": "martian"}, "martian"), ({"model": "rwkv"}, "rwkv"), ({"model": None}, "None")],
+        [
+            ({"pre": "martian"}, "martian"),
+            ({"model": "rwkv"}, "rwkv"),
+            ({"model": None}, "None"),
+            ({"pre": ["x"]}, "x"),
+        ],
     )
     def test_an_unknown_kind_is_refused_by_name(self, changes: dict[str, Any], named: str):
         with pytest.raises(UnsupportedModel, match=named):
