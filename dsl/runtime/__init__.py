@@ -1,0 +1,1 @@
+"""Calling kernels: choice of backend (`select`), `vmap` (`vmap`), gradients (`grad`)."""
