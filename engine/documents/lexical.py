@@ -67,9 +67,9 @@ def rarity(query: Iterable[str], texts: Iterable[Iterable[str]]) -> dict[str, fl
 
 
 def coverage(weights: Mapping[str, float], text: set[str]) -> float:
-    """The weighted share of the query's terms that the text holds, in [0, 1]; 1 for no terms."""
+    """The weighted share of the query's terms that the text holds, in [0, 1]; a half if there are none."""
     total = sum(weights.values())
-    return sum(weight for term, weight in weights.items() if term in text) / total if total else 1.0
+    return sum(weight for term, weight in weights.items() if term in text) / total if total else 0.5
 
 
 def asks_number(question: str) -> bool:

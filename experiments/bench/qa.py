@@ -23,9 +23,7 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", nargs="?", type=Path, default=EXAMPLES / "documents")
     parser.add_argument("--questions", type=Path, default=EXAMPLES / "questions.json")
     parser.add_argument("--chat", action="store_true", help="also ask the chat model, and count what it adds")
@@ -70,11 +68,9 @@ def report(runtime: Runtime, cases: dict[str, Any], options: argparse.Namespace)
         refused.append(not answer.answered)
         seconds.append(took)
         show("refused" if refused[-1] else "INVENTED", answer, options.all or answer.answered)
-    print(
-        f"  page hit@1   {share(rank == 1 for rank in ranks)}   hit@3 {share(rank > 0 for rank in ranks)}",
-        end="",
-    )
-    print(f"   MRR {mean(1 / rank if rank else 0.0 for rank in ranks):.3f}")
+    first, among = share(rank == 1 for rank in ranks), share(rank > 0 for rank in ranks)
+    reciprocal = mean(1 / rank if rank else 0.0 for rank in ranks)
+    print(f"  page hit@1 {first}   hit@3 {among}   MRR {reciprocal:.3f}")
     print(f"  right words in the answer {share(quoted)}   unanswerable refused {share(refused)}")
     if options.chat:
         print(f"  grounded answers of the chat model {share(generated)}")
