@@ -1,0 +1,81 @@
+"""Durable upserts beside a bare append + fdatasync of the same bytes, and exact search beside NumPy.
+
+Run: `python -m experiments.bench.store [--rows N]`.
+"""
+
+import argparse
+import os
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from experiments.bench.measure import Span, interleaved, machine, timed
+from stores import Collection, Database
+
+DIM = 384
+BATCH = 100
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", type=int, default=20_000)
+    options = parser.parse_args()
+    rng = np.random.default_rng(0)
+    vectors = rng.standard_normal((options.rows, DIM), dtype=np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    print(f"store: {options.rows} rows of {DIM} float32, {machine()}")
+    with tempfile.TemporaryDirectory() as folder, Database.open(folder) as database:
+        collection = database.collection("bench", dim=DIM)
+        writes(collection, Path(folder) / "bare.log", vectors)
+        searches(collection, vectors, rng)
+
+
+def writes(collection: Collection, bare: Path, vectors: np.ndarray) -> None:
+    """Batches of 100, in turn: one into the store, one of as many bytes into a bare file."""
+    store, plain = [], []
+    with bare.open("ab", buffering=0) as log:
+        for start in range(0, len(vectors), BATCH):
+            rows = vectors[start : start + BATCH]
+            ids = [f"{row:08d}" for row in range(start, start + len(rows))]
+            payload = rows.tobytes() + "".join(ids).encode()
+            plain.append(timed(lambda data=payload: append(log.fileno(), data)))
+            store.append(timed(lambda ids=ids, rows=rows: collection.upsert(ids, rows)))
+    rates = {name: len(vectors) / total(spans).wall for name, spans in (("bare", plain), ("store", store))}
+    print(
+        f"  durable batches of {BATCH}: store {rates['store']:.0f} rows/s, bare append + fdatasync "
+        f"{rates['bare']:.0f} rows/s, ratio {rates['store'] / rates['bare']:.2f}"
+    )
+
+
+def append(descriptor: int, data: bytes) -> None:
+    os.write(descriptor, data)
+    os.fdatasync(descriptor)
+
+
+def total(spans: list[Span]) -> Span:
+    return Span(sum(span.wall for span in spans), sum(span.cpu for span in spans))
+
+
+def searches(collection: Collection, vectors: np.ndarray, rng: np.random.Generator) -> None:
+    """The ten nearest of one query: the store's exact search and a NumPy product with argpartition."""
+    queries = rng.standard_normal((50, DIM), dtype=np.float32)
+
+    def numpy_search(query: np.ndarray) -> np.ndarray:
+        scores = vectors @ query
+        best = np.argpartition(-scores, 10)[:10]
+        return best[np.argsort(-scores[best])]
+
+    spans = interleaved(
+        {
+            "store": lambda: [collection.search(query, k=10) for query in queries],
+            "NumPy": lambda: [numpy_search(query) for query in queries],
+        },
+        rounds=5,
+    )
+    shown = ", ".join(f"{name} {span.wall / len(queries) * 1e3:.2f} ms" for name, span in spans.items())
+    print(f"  exact search, k = 10: {shown}, ratio {spans['NumPy'].wall / spans['store'].wall:.2f}")
+
+
+if __name__ == "__main__":
+    main()
