@@ -1,7 +1,12 @@
 """Which parser a file gets: by its bytes, then by its name; text files and what is none of these."""
 
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
+from engine.documents import parse
 from engine.documents.normalise import normalise
 from engine.documents.parse import parse_document
 from engine.errors import DamagedDocument, UnsupportedDocument
@@ -78,3 +83,26 @@ def test_a_name_with_odd_characters_starts_the_message():
 )
 def test_text_is_normalised_once_and_for_all(raw, expected):
     assert normalise(raw) == expected == normalise(expected)
+
+
+def test_reading_process_loads_no_numerics():
+    """A child process per file is only cheap while it stays without JAX and NumPy."""
+    code = (
+        "import sys, engine.documents.worker, engine.documents.pdf, engine.documents.html\n"
+        "print(sorted({'jax', 'numpy', 'starlette'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_many_files_at_once_from_threads():
+    texts = [f"The larch number {n} sheds its needles." for n in range(12)]
+    with ThreadPoolExecutor(4) as pool:
+        documents = list(pool.map(lambda text: parse_document("a.pdf", pdf(text)), texts))
+    assert [document.pages[0].text for document in documents] == texts
+
+
+def test_reader_that_dies_is_one_clear_error(monkeypatch):
+    monkeypatch.setattr(parse, "_START", "import os; os.kill(os.getpid(), 11)")
+    with pytest.raises(DamagedDocument, match="its reader stopped"):
+        parse_document("a.txt", b"The larch sheds its needles.")
