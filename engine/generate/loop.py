@@ -56,6 +56,30 @@ class Ticket:
         return Usage(len(self._job.request.prompt_ids), self._job.stream.tokens)
 
 
+class PieceStream(Iterator[Piece]):
+    """The pieces of one reply as they come. Closing it early, or dropping it, cancels the request."""
+
+    def __init__(self, pieces: "queue.SimpleQueue[Piece]", ticket: Ticket) -> None:
+        self._pieces = pieces
+        self._over = False
+        self.ticket = ticket
+
+    def __next__(self) -> Piece:
+        if self._over:
+            raise StopIteration
+        piece = self._pieces.get()
+        self._over = piece.finish_reason is not None
+        return piece
+
+    def close(self) -> None:
+        if not self._over:
+            self._over = True
+            self.ticket.cancel()
+
+    def __del__(self) -> None:
+        self.close()
+
+
 class Generator:
     """Runs many requests at once on one model. All methods are thread-safe.
 
@@ -145,21 +169,20 @@ class Generator:
                 atexit.register(self.close)
         return Ticket(job, self._cancel)
 
-    def stream(self, request: GenerationRequest) -> Iterator[Piece]:
-        """The pieces of one reply as they come; leaving the iteration early cancels the request."""
+    def stream(self, request: GenerationRequest) -> PieceStream:
+        """Submits now, and gives the pieces as they come. Raises as `submit` does."""
         pieces: queue.SimpleQueue[Piece] = queue.SimpleQueue()
-        return _pieces(pieces, self.submit(request, pieces.put))
+        return PieceStream(pieces, self.submit(request, pieces.put))
 
     def generate(self, request: GenerationRequest) -> Completion:
         """The whole reply. Raises ModelError if the model fails in the middle."""
-        pieces: queue.SimpleQueue[Piece] = queue.SimpleQueue()
-        ticket = self.submit(request, pieces.put)
-        taken = list(_pieces(pieces, ticket))
+        stream = self.stream(request)
+        taken = list(stream)
         reason = taken[-1].finish_reason or "stop"
         if reason == "error":
             raise ModelError(taken[-1].error or "generation failed")
         tokens = tuple(token for piece in taken for token in piece.token_ids)
-        return Completion("".join(piece.text for piece in taken), tokens, reason, ticket.usage)
+        return Completion("".join(piece.text for piece in taken), tokens, reason, stream.ticket.usage)
 
     def stats(self) -> GeneratorStats:
         scheduler = self._scheduler
@@ -274,14 +297,3 @@ class Generator:
         if job in self._sinks:
             self._sinks[job] = lambda piece: None
             self._cancel(job)
-
-
-def _pieces(pieces: "queue.SimpleQueue[Piece]", ticket: Ticket) -> Iterator[Piece]:
-    try:
-        while True:
-            piece = pieces.get()
-            yield piece
-            if piece.finish_reason is not None:
-                return
-    finally:
-        ticket.cancel()

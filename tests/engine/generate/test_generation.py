@@ -61,7 +61,7 @@ def test_cancelling_in_the_middle_frees_the_slot_for_a_right_reply(tiny: Generat
     streams = [tiny.stream(ask(parity, 100)) for _ in range(4)]
     for stream in streams:
         next(stream)
-        stream.close()  # type: ignore[attr-defined]
+        stream.close()
     assert tiny.generate(ask(parity, 24)).token_ids == parity.greedy
     assert tiny.stats().slots_live == 0
 

@@ -3,7 +3,7 @@
 import queue
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -16,14 +16,15 @@ WAIT = 20.0
 
 
 class Gate:
-    """Holds the model before each token of a prompt that starts with 0, until opened."""
+    """Holds the model, until opened, before each token of a prompt that starts with 0, and before
+    each but the first if it starts with 2."""
 
     def __init__(self) -> None:
         self.opened = threading.Event()
         self.reached = threading.Event()
 
     def script(self, prompt: tuple[int, ...], done: int) -> int:
-        if prompt[0] == 0:
+        if prompt[0] == 0 or (prompt[0] == 2 and done):
             self.reached.set()
             assert self.opened.wait(WAIT)
         if prompt[0] == 1 and done == 2:
@@ -60,9 +61,9 @@ def submit(generator: Generator, request: GenerationRequest) -> tuple[Ticket, "q
     return generator.submit(request, pieces.put), pieces
 
 
-def eventually(condition: "threading.Event | object", value: object = True) -> None:
+def eventually(condition: Callable[[], object], value: object) -> None:
     deadline = time.monotonic() + WAIT
-    while condition() != value:  # type: ignore[operator]
+    while condition() != value:
         assert time.monotonic() < deadline
         time.sleep(0.005)
 
@@ -161,12 +162,24 @@ def test_a_queued_request_can_be_cancelled(generator: Generator, gate: Gate):
     assert [piece.finish_reason for piece in collect(pieces)] == ["cancelled"]
 
 
-def test_leaving_a_stream_early_cancels_it(generator: Generator, gate: Gate):
-    gate.opened.set()
-    stream = generator.stream(request(0, 65, max_tokens=200))
-    next(stream)
+@pytest.mark.parametrize("taken", [0, 1])
+def test_closing_a_stream_early_cancels_it(generator: Generator, gate: Gate, taken: int):
+    stream = generator.stream(request(2, 65, max_tokens=200))
+    for _ in range(taken):
+        next(stream)
     stream.close()
+    gate.opened.set()
+    assert list(stream) == []
+    eventually(lambda: generator.stats().queued + generator.stats().slots_live, 0)
+    assert stream.ticket.usage.completion_tokens < 200
+
+
+def test_dropping_a_stream_cancels_it(generator: Generator, gate: Gate):
+    for _ in generator.stream(request(2, 65, max_tokens=200)):
+        break
+    gate.opened.set()
     eventually(lambda: generator.stats().slots_live, 0)
+    assert generator.stats().tokens_generated < 200
 
 
 def test_a_model_that_fails_ends_the_batch_and_the_next_request_runs(generator: Generator):
