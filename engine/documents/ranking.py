@@ -6,7 +6,7 @@ the bzip2 and Bash manuals, a scanned diary, a data model, a clinical guideline)
 sentences of a question plus logistic loss of the best one. On a seventh, which they had not seen (the
 Debian Reference, 261 pages, 24 + 16 questions), 23 of 24 were answered, 20 of those with a right page
 first and 22 with one among three, and 16 of 16 were refused. The sentence's cosine alone puts a right page
-first for 64 % of the fitted questions, the coefficients for 83 %. `experiments/bench/qa.py` measures any
+first for 59 % of the fitted questions, the coefficients for 76 %. `experiments/bench/qa.py` measures any
 folder that comes with questions.
 """
 
