@@ -1,7 +1,6 @@
 """Builds kernels op by op: types are inferred and checked, and each op remembers the user's line."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -109,12 +108,12 @@ class Builder:
         return self._emit(Load(result, ref, index, filler, loc=_here()))
 
     def store(self, ref: str, index: Index, value: Value) -> None:
-        with _placed():
+        with _Placed():
             infer.stored(self.refs[ref], index, value, atomic=False)
         self._blocks[-1].append(Store(ref, index, value, loc=_here()))
 
     def atomic_add(self, ref: str, index: Index, value: Value) -> None:
-        with _placed():
+        with _Placed():
             infer.stored(self.refs[ref], index, value, atomic=True)
         self._blocks[-1].append(AtomicAdd(ref, index, value, loc=_here()))
 
@@ -131,7 +130,7 @@ class Builder:
             block = tuple(self._blocks.pop())
         finals = tuple(self._fresh(value.dtype, value.shape) for value in init)
         op = Loop(finals, induction, lo, hi, carries, init, block, yields, max_trip, loc=loc)
-        with _placed(loc):
+        with _Placed(loc):
             infer.loop(op)
         self._blocks[-1].append(op)
         return finals
@@ -141,12 +140,12 @@ class Builder:
         return Value(self._next - 1, dtype, shape)
 
     def _typed(self, rule: Callable[[], infer.Type]) -> Value:
-        with _placed():
+        with _Placed():
             dtype, shape = rule()
         return self._fresh(dtype, shape)
 
     def _emit(self, op: Op) -> Value:
-        with _placed():
+        with _Placed():
             infer.check(op, self.refs, self.grid)
         self._blocks[-1].append(op)
         return op.results[0]
@@ -156,10 +155,15 @@ def _here() -> Loc | None:
     return user_location()
 
 
-@contextmanager
-def _placed(loc: Loc | None = None) -> Iterator[None]:
+class _Placed:
     """Turns a broken rule into a KernelError at the user's line."""
-    try:
-        yield
-    except TypeProblem as problem:
-        raise KernelError(str(problem), loc or user_location()) from None
+
+    def __init__(self, loc: Loc | None = None) -> None:
+        self.loc = loc
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
+        if isinstance(error, TypeProblem):
+            raise KernelError(str(error), self.loc or user_location()) from None

@@ -8,12 +8,14 @@ DslError
 
 import sys
 from pathlib import Path
+from traceback import walk_tb
 from types import FrameType
 
 from dsl.ir.types import Loc
 
 _PACKAGE = Path(__file__).resolve().parent.parent
 _OWN = tuple(f"{_PACKAGE / folder}/" for folder in ("lang", "ir", "passes", "runtime", "lower", "targets"))
+_LIBRARIES = ("/site-packages/jax/", "/site-packages/jaxlib/", "/site-packages/numpy/")
 
 
 class DslError(Exception):
@@ -42,12 +44,23 @@ class ParseError(DslError):
         super().__init__(f"line {line}: {message}")
 
 
+def raised_at(error: BaseException) -> Loc | None:
+    """The innermost place in the user's source that an error passed through."""
+    places = [(frame.f_code.co_filename, line) for frame, line in walk_tb(error.__traceback__)]
+    mine = [Loc(name, line) for name, line in places if _is_user(name)]
+    return mine[-1] if mine else None
+
+
+def _is_user(name: str) -> bool:
+    return not name.startswith(_OWN) and not any(part in name for part in _LIBRARIES)
+
+
 def user_location() -> Loc | None:
     """File and line of the innermost frame that is not the DSL's own machinery."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         name = frame.f_code.co_filename
-        if not name.startswith(_OWN):
+        if _is_user(name):
             return Loc(name, frame.f_lineno)
         frame = frame.f_back
     return None

@@ -10,10 +10,11 @@ import numpy as np
 
 from dsl.ir import ops
 from dsl.ir.build import Builder
+from dsl.ir.infer import TypeProblem, check_ref
 from dsl.ir.types import Loc, RefType
 from dsl.ir.verify import verify
 from dsl.lang.arguments import Output, Outputs, Packed, Update, ref_type
-from dsl.lang.errors import KernelError
+from dsl.lang.errors import KernelError, raised_at
 from dsl.lang.refs import Ref
 from dsl.lang.scope import tracing
 from dsl.passes.pipeline import simplify
@@ -172,18 +173,31 @@ class KernelFunction:
             ) from error
 
     def _trace(self, refs: tuple[RefType, ...], meta: tuple[tuple[str, Hashable], ...]) -> ops.Kernel:
+        for ref in refs:
+            _checked(ref)
         views = [Ref(ref) for ref in refs]
         keywords = dict(meta)
         grid = self._grid_of({ref.name: view for ref, view in zip(refs, views, strict=True)}, keywords)
         builder = Builder(self.name, refs, grid)
         with tracing(builder):
-            self.function(*views, **keywords)
+            self._run(views, keywords)
         traced = builder.finish()
         try:
             verify(traced)
         except KernelError as error:
             raise self._placed(error) from None
         return simplify(traced)
+
+    def _run(self, views: list[Ref], keywords: Meta) -> None:
+        try:
+            self.function(*views, **keywords)
+        except TypeError as error:
+            if "dsl.lang.values.Expr" not in str(error):
+                raise
+            message = (
+                "NumPy and JAX functions do not take traced tiles; use those of dsl (dsl.exp, dsl.where, ...)"
+            )
+            raise KernelError(message, raised_at(error)) from error
 
     def _placed(self, error: KernelError) -> KernelError:
         """Errors about the kernel as a whole point at its definition."""
@@ -213,3 +227,10 @@ class KernelFunction:
                 self._loc,
             )
         return function(**{name: available[name] for name in wanted})
+
+
+def _checked(ref: RefType) -> None:
+    try:
+        check_ref(ref)
+    except TypeProblem as problem:
+        raise KernelError(str(problem)) from None
