@@ -174,8 +174,11 @@ def stored(ref: RefType, index: Index, value: Value, *, atomic: bool) -> None:
     shape = window(ref, index)
     if not shape and value.shape:
         raise TypeProblem(f"{ref.name}: the index is one element and the value a tile {show(value.shape)}")
-    if shape and broadcast(shape, value.shape) != shape:
-        raise TypeProblem(f"{ref.name}: the window is {show(shape)} and the value {show(value.shape)}")
+    if value.shape and any(n not in (1, extent) for n, extent in zip(value.shape, shape, strict=True)):
+        raise TypeProblem(
+            f"{ref.name}: the window is {show(shape)} and the value {show(value.shape)}; "
+            "store a value of the window's shape, or one that broadcasts to it"
+        )
 
 
 def cast(operand: Value, dtype: DType) -> Type:
