@@ -29,7 +29,10 @@ _PAGES_IN_MEMORY = 64
 
 @dataclass(frozen=True)
 class DocumentRecord:
-    """One ingested file. `created_at` is in Unix seconds, `bytes` is the file's size."""
+    """One ingested file. `created_at` is in Unix seconds, `bytes` is the file's size.
+
+    `warnings` has one line for each page that could not be read and was left out.
+    """
 
     id: str
     name: str
@@ -38,6 +41,7 @@ class DocumentRecord:
     passages: int
     bytes: int
     created_at: int
+    warnings: tuple[str, ...] = ()
     status: str = "ready"
 
 
@@ -81,6 +85,7 @@ class Library:
                 passages=len(passages),
                 bytes=len(data),
                 created_at=int(self._clock()),
+                warnings=parsed.warnings,
             )
             self._write_record(record, parsed, vectors)
             self._records[document_id] = record
@@ -153,12 +158,14 @@ class Library:
             "passages": record.passages,
             "bytes": record.bytes,
             "created_at": record.created_at,
+            "warnings": list(record.warnings),
         }
         text = PAGE_BREAK.join(page.text for page in parsed.pages)
         self._documents.upsert([record.id], _mean_direction(vectors)[None], metadata=[metadata], texts=[text])
 
     def _read_record(self, document_id: str) -> DocumentRecord:
-        return DocumentRecord(id=document_id, **self._row(document_id).metadata)
+        metadata = dict(self._row(document_id).metadata)
+        return DocumentRecord(id=document_id, warnings=tuple(metadata.pop("warnings")), **metadata)
 
     def _read_pages(self, document_id: str) -> tuple[str, ...]:
         return tuple((self._row(document_id).text or "").split(PAGE_BREAK))

@@ -9,7 +9,8 @@ from engine.documents.sentences import Span, blocks, is_heading, sentences_of, t
 from engine.protocols import Passage
 
 TokenSpans = Callable[[str], list[tuple[int, int]]]
-MAX_TOKENS = 128
+MAX_TOKENS = 126
+"""With the two tokens an encoder puts around a text this fills its bucket of 128 and no larger one."""
 OVERLAP = 0
 
 

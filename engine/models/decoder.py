@@ -11,6 +11,7 @@ Parameters, as `weights` builds them; each weight is float32 (out, in) or a QTen
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeAlias
 
 import jax
@@ -45,10 +46,9 @@ def run(
     tables = rope_tables(config.rope, positions)
     x = take_rows(params["embed"], tokens)
     for index, layer in enumerate(params["layers"]):
-        q, k, v = _projections(layer, config, rms_norm(x, layer["attn_norm"], config.norm_eps), tables)
+        q, k, v = _projections(layer, config, x, tables)
         out, state = attend(index, q, k, v, state)
-        x = x + _linear(layer["o"], out.reshape(*x.shape[:2], -1))
-        x = x + _mlp(layer, rms_norm(x, layer["mlp_norm"], config.norm_eps))
+        x = _mlp(layer, config, x + _linear(layer["o"], out.reshape(*x.shape[:2], -1)))
     return rms_norm(x, params["norm"], config.norm_eps), state
 
 
@@ -69,11 +69,14 @@ def forward(params: Params, config: DecoderConfig, tokens: jax.Array) -> jax.Arr
     return logits(params, config, hidden)
 
 
+# Traced once for all layers: half the time of lowering an unrolled decode step.
+@partial(jax.jit, static_argnums=1)
 def _projections(
     layer: Params, config: DecoderConfig, x: jax.Array, tables: tuple[jax.Array, jax.Array]
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """q [B,T,H,D] and k [B,T,KV,D] with RoPE applied, v [B,T,KV,D]."""
+    """q [B,T,H,D] and k [B,T,KV,D] of the normed x, with RoPE applied, and v [B,T,KV,D]."""
     batch, length, _ = x.shape
+    x = rms_norm(x, layer["attn_norm"], config.norm_eps)
     q = _linear(layer["q"], x).reshape(batch, length, config.num_heads, config.head_dim)
     k = _linear(layer["k"], x).reshape(batch, length, config.num_kv_heads, config.head_dim)
     v = _linear(layer["v"], x).reshape(batch, length, config.num_kv_heads, config.head_dim)
@@ -83,8 +86,11 @@ def _projections(
     return apply_rope(q, tables), apply_rope(k, tables), v
 
 
-def _mlp(layer: Params, x: jax.Array) -> jax.Array:
-    return _linear(layer["down"], silu(_linear(layer["gate"], x)) * _linear(layer["up"], x))
+@partial(jax.jit, static_argnums=1)
+def _mlp(layer: Params, config: DecoderConfig, x: jax.Array) -> jax.Array:
+    """x plus its feed-forward branch."""
+    normed = rms_norm(x, layer["mlp_norm"], config.norm_eps)
+    return x + _linear(layer["down"], silu(_linear(layer["gate"], normed)) * _linear(layer["up"], normed))
 
 
 def _linear(module: Params, x: jax.Array) -> jax.Array:

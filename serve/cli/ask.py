@@ -8,6 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from engine.documents.quotes import readable
 from serve.cli.files import named_files
 from serve.cli.ingest import ingest_all
 from serve.cli.output import print_json, stages
@@ -48,9 +49,7 @@ def _show(answer: Mapping[str, Any]) -> None:
     console.print(Text(answer["answer"], style="bold"))
     for citation in answer["citations"]:
         place = f"{citation['document']}, page {citation['page']}"
-        console.print(
-            Text(f"  {place}: ", style="cyan") + Text(f"“{' '.join(citation['quote'].split())}”", style="")
-        )
+        console.print(Text(f"  {place}: ", style="cyan") + Text(f"“{readable(citation['quote'])}”"))
     generated = answer["generated"]
     if generated and generated != answer["answer"]:
         console.print(Text(f"  the chat model's words: {generated}", style="dim"))

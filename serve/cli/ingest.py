@@ -1,5 +1,6 @@
 """`tarsia ingest`: documents into the data folder."""
 
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ def run(files: Sequence[Path], flags: Mapping[str, Any], config_file: Path | Non
     chosen = named_files(files)
     with stages() as stage, open_workplace(settings, stage, with_chat=False) as workplace:
         records = ingest_all(workplace, chosen, stage)
+    for warning in (f"{record['name']}: {line}" for record in records for line in record["warnings"]):
+        print(f"tarsia: {warning}", file=sys.stderr)
     if as_json:
         print_json(records)
         return
