@@ -3,6 +3,7 @@
 import logging
 import threading
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeAlias
 
 import jax
@@ -21,6 +22,8 @@ def abstract(shape: tuple[int, ...], dtype: Any) -> Any:
 
 
 _log = logging.getLogger(__name__)
+
+_WORKERS = 2
 
 
 class Programs:
@@ -48,13 +51,17 @@ class Programs:
         XLA's CPU programs spend up to a second in their first run, so a request should not be it.
         """
         wanted = list(keys)
-        for done, key in enumerate(wanted):
-            if progress is not None:
-                progress(done, len(wanted))
+        report = progress or (lambda done, total: None)
+
+        def make(key: Key) -> None:
             if key not in self._made:
                 run(key, self._make(key))
-        if progress is not None:
-            progress(len(wanted), len(wanted))
+
+        # Tracing is Python and holds the interpreter; compiling, loading and running do not.
+        with ThreadPoolExecutor(_WORKERS) as pool:
+            for done, _ in enumerate(pool.map(make, wanted)):
+                report(done, len(wanted))
+        report(len(wanted), len(wanted))
 
     def _make(self, key: Key) -> Program:
         program = self._build(key)
