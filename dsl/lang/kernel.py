@@ -15,6 +15,7 @@ from dsl.ir.types import Loc, RefType
 from dsl.ir.verify import verify
 from dsl.lang.arguments import Output, Outputs, Packed, Update, ref_type
 from dsl.lang.errors import KernelError, raised_at
+from dsl.lang.expr import Expr
 from dsl.lang.refs import Ref
 from dsl.lang.scope import tracing
 from dsl.passes.pipeline import simplify
@@ -192,7 +193,7 @@ class KernelFunction:
         try:
             self.function(*views, **keywords)
         except TypeError as error:
-            if "dsl.lang.values.Expr" not in str(error):
+            if f"{Expr.__module__}.Expr" not in str(error):
                 raise
             message = (
                 "NumPy and JAX functions do not take traced tiles; use those of dsl (dsl.exp, dsl.where, ...)"
