@@ -55,7 +55,9 @@ class TextEmbedder:
         self._params = checkpoint.params
         self._cache = cache
         self._buckets = sequence_buckets(self.config.max_seq_length)
-        self._program = compile(partial(_program, config=self.config))
+        # Nothing is expanded from float32 weights, and XLA's default scheduler is then up to a fifth faster.
+        jit = jax.jit if checkpoint.quant == "f32" else compile
+        self._program = jit(partial(_program, config=self.config))
         self._device = threading.Lock()
 
     @property

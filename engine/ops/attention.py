@@ -24,14 +24,21 @@ def attention(
         (batch, queries, heads, dim).
     """
     batch, queries, heads, dim = q.shape
-    kv_heads = k.shape[2]
-    grouped = q.reshape(batch, queries, kv_heads, heads // kv_heads, dim)
-    grouped = grouped * (dim**-0.5 if scale is None else scale)
-    scores = jnp.einsum("btkgd,bskd->bkgts", grouped, k)
+    kv_heads, keys = k.shape[2], k.shape[1]
+    groups = heads // kv_heads
+    # Heads before positions: XLA's CPU code is three times slower when a dot has to find them apart.
+    grouped = q.reshape(batch, queries, kv_heads, groups, dim).transpose(0, 2, 3, 1, 4)
+    grouped = grouped.reshape(batch, kv_heads, groups * queries, dim) * (
+        dim**-0.5 if scale is None else scale
+    )
+    scores = jnp.einsum("bkqd,bksd->bkqs", grouped, k.transpose(0, 2, 1, 3))
     if mask is not None:
-        scores = jnp.where(mask[:, None, None], scores, _MASKED)
+        apart = scores.reshape(batch, kv_heads, groups, queries, keys)
+        scores = jnp.where(mask[:, None, None], apart, _MASKED).reshape(scores.shape)
     weights = jax.nn.softmax(scores, axis=-1)
-    return jnp.einsum("bkgts,bskd->btkgd", weights, v).reshape(batch, queries, heads, dim)
+    out = jnp.einsum("bkqs,bksd->bkqd", weights, v.transpose(0, 2, 1, 3))
+    out = out.reshape(batch, kv_heads, groups, queries, dim)
+    return out.transpose(0, 3, 1, 2, 4).reshape(batch, queries, heads, dim)
 
 
 def causal_mask(query_positions: jax.Array, keys: int) -> jax.Array:
