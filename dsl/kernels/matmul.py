@@ -1,15 +1,36 @@
-"""Matrix product."""
+"""Matrix products: plain, with an epilogue, batched, and of a matrix with a vector."""
 
-from dsl.lang.arguments import like
+from dsl.kernels.activation import ACTIVATIONS
+from dsl.lang.arguments import Output, like
+from dsl.lang.errors import KernelError
 from dsl.lang.kernel import kernel
-from dsl.lang.refs import Ref, tile
+from dsl.lang.refs import Ref, Tile, tile
 from dsl.lang.values import Expr, cdiv, dot, loop, pid, zeros
+
+
+def _whole(a: Ref, b: Ref) -> dict[str, int]:
+    return {"BM": a.shape[-2], "BN": b.shape[-1], "BK": a.shape[-1]}
+
+
+def _product(a: Ref, b: Ref) -> Output:
+    return like(a, shape=(*a.shape[:-1], b.shape[-1]))
+
+
+def _tiled_dot(a: Ref, b: Ref, lead: tuple[Expr, ...], rows: Tile, columns: Tile, BK: int) -> Expr:
+    """a[*lead, rows, :] @ b[*lead, :, columns] in chunks of BK."""
+
+    def step(k: Expr, total: Expr) -> Expr:
+        inner = tile(k * BK, BK)
+        return total + dot(a[(*lead, rows, inner)], b[(*lead, inner, columns)])
+
+    found: Expr = loop(0, cdiv(a.shape[-1], BK), step, zeros((rows.size, columns.size)))
+    return found
 
 
 @kernel(
     grid=lambda a, b, BM, BN: (cdiv(a.shape[0], BM), cdiv(b.shape[1], BN)),
-    out=lambda a, b: like(a, shape=(a.shape[0], b.shape[1])),
-    tune={"xla": lambda a, b: {"BM": a.shape[0], "BN": b.shape[1], "BK": a.shape[1]}},
+    out=_product,
+    tune={"xla": _whole},
 )
 def matmul(a: Ref, b: Ref, o: Ref, *, BM: int = 32, BN: int = 32, BK: int = 32) -> None:
     """o = a @ b, tiled over rows and columns, in chunks of BK along the inner axis.
@@ -18,9 +39,66 @@ def matmul(a: Ref, b: Ref, o: Ref, *, BM: int = 32, BN: int = 32, BK: int = 32) 
     out of range loads as zero. Differentiable.
     """
     rows, columns = tile(pid(0) * BM, BM), tile(pid(1) * BN, BN)
+    o[rows, columns] = _tiled_dot(a, b, (), rows, columns, BK)
+
+
+@kernel(
+    grid=lambda a, b, BM, BN: (cdiv(a.shape[0], BM), cdiv(b.shape[1], BN)),
+    out=_product,
+    tune={"xla": _whole},
+)
+def matmul_bias(
+    a: Ref,
+    b: Ref,
+    bias: Ref,
+    o: Ref,
+    *,
+    BM: int = 32,
+    BN: int = 32,
+    BK: int = 32,
+    activation: str = "none",
+) -> None:
+    """o = activation(a @ b + bias), the bias and the activation applied to the f32 sums.
+
+    a: (M, K), b: (K, N), bias: (N,), f32, f16 or bf16 -> o: (M, N) of a's dtype. `activation` is a name
+    in `activation.ACTIVATIONS`: none, relu, silu, gelu, gelu_tanh. Differentiable.
+    """
+    if activation not in ACTIVATIONS:
+        raise KernelError(f"there is no activation {activation!r}; use one of {', '.join(ACTIVATIONS)}")
+    rows, columns = tile(pid(0) * BM, BM), tile(pid(1) * BN, BN)
+    total = _tiled_dot(a, b, (), rows, columns, BK) + bias[columns].f32
+    o[rows, columns] = ACTIVATIONS[activation](total)
+
+
+@kernel(
+    grid=lambda a, b, BM, BN: (a.shape[0], cdiv(a.shape[1], BM), cdiv(b.shape[2], BN)),
+    out=_product,
+    tune={"xla": _whole},
+)
+def batched_matmul(a: Ref, b: Ref, o: Ref, *, BM: int = 32, BN: int = 32, BK: int = 32) -> None:
+    """o[i] = a[i] @ b[i].
+
+    a: (batch, M, K), b: (batch, K, N), f32, f16 or bf16 -> o: (batch, M, N) of a's dtype; summed in f32.
+    Differentiable. Two batch axes are `vmap` of this, or a reshape.
+    """
+    rows, columns = tile(pid(1) * BM, BM), tile(pid(2) * BN, BN)
+    o[pid(0), rows, columns] = _tiled_dot(a, b, (pid(0),), rows, columns, BK)
+
+
+@kernel(
+    grid=lambda w, BM: cdiv(w.shape[0], BM),
+    out=lambda w, x: like(x, shape=(w.shape[0],)),
+    tune={"xla": lambda w: {"BM": w.shape[0], "BK": w.shape[1]}},
+)
+def gemv(w: Ref, x: Ref, o: Ref, *, BM: int = 32, BK: int = 128) -> None:
+    """o = w @ x of a matrix and a vector: products and row sums, since a dot of one column wastes lanes.
+
+    w: (N, K), x: (K,), f32, f16 or bf16 -> o: (N,) of x's dtype; summed in f32. Differentiable.
+    """
+    rows = tile(pid(0) * BM, BM)
 
     def step(k: Expr, total: Expr) -> Expr:
         inner = tile(k * BK, BK)
-        return total + dot(a[rows, inner], b[inner, columns])
+        return total + (w[rows, inner].f32 * x[inner].f32).sum(1)
 
-    o[rows, columns] = loop(0, cdiv(a.shape[1], BK), step, zeros((BM, BN)))
+    o.column[rows] = loop(0, cdiv(w.shape[1], BK), step, zeros((BM, 1)))

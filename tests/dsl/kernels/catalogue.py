@@ -1,0 +1,229 @@
+"""Every kernel of the library beside the plain jnp expression of the same thing, at odd and ragged sizes.
+
+`CASES` maps a name to a `Case`; the tests run each on every backend, differentiate it and batch it.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import nn
+
+import dsl
+from dsl.kernels.activation import ACTIVATIONS, gelu, silu, swiglu
+from dsl.kernels.attention import flash_attention, ragged_attention
+from dsl.kernels.decode import decode_attention, kv_append
+from dsl.kernels.distance import distance, hamming, nearest
+from dsl.kernels.matmul import batched_matmul, gemv, matmul, matmul_bias
+from dsl.kernels.norm import add_layer_norm, add_rms_norm, layer_norm, rms_norm
+from dsl.kernels.rope import rope, rope_interleaved, rope_tables
+from dsl.kernels.round8 import round_to_int8
+from dsl.kernels.softmax import softmax
+
+
+@dataclass(frozen=True)
+class Case:
+    """`kernel(*args, backend=...)` must equal `plain(*args)`; `differentiable` in its float arguments."""
+
+    kernel: Callable[..., Any]
+    plain: Callable[..., Any]
+    args: Callable[[], tuple[Any, ...]]
+    differentiable: bool = True
+    narrow: bool = True
+
+
+def normal(*shape, seed=0):
+    return jnp.asarray(np.random.default_rng([seed, *shape]).standard_normal(shape), jnp.float32)
+
+
+def ints(low, high, *shape, dtype=jnp.int32):
+    return jnp.asarray(np.random.default_rng(3).integers(low, high, shape), dtype)
+
+
+def attention(q, k, v, seen):
+    """q (B, H, Q, D), k and v (B, KV, K, D), seen broadcasts to (B, H, Q, K)."""
+    k, v = (jnp.repeat(x, q.shape[1] // k.shape[1], 1) for x in (k, v))
+    scores = jnp.einsum("bhqd,bhkd->bhqk", q, k) * q.shape[-1] ** -0.5
+    return jnp.einsum("bhqk,bhkd->bhqd", nn.softmax(jnp.where(seen, scores, -1e30)), v)
+
+
+def causal(queries, keys, window=None):
+    at, key = np.arange(queries)[:, None] + keys - queries, np.arange(keys)
+    return (key <= at) & (key > at - (window or keys + 1))
+
+
+def ragged(q, k, v, lengths, window=None):
+    real = jnp.arange(q.shape[2]) < lengths[:, None]
+    found = attention(q, k, v, real[:, None, None] & causal(q.shape[2], k.shape[2], window))
+    return jnp.where(real[:, None, :, None], found, 0)
+
+
+def decoded(q, k, v, lengths, window=10**6):
+    slots = jnp.arange(k.shape[2])
+    seen = (slots < lengths[:, None]) & (slots >= lengths[:, None] - window)
+    return attention(q[:, :, None], k, v, seen[:, None, None])[:, :, 0]
+
+
+def appended(new, starts, cache):
+    put = jax.vmap(lambda c, n, at: jax.lax.dynamic_update_slice(c, n, (0, at, 0)))
+    return put(cache, new, starts)
+
+
+def rms(x, w, eps=1e-6):
+    return x * jax.lax.rsqrt((x**2).mean(-1, keepdims=True) + eps) * w
+
+
+def layer(x, w, b):
+    return (x - x.mean(-1, keepdims=True)) * jax.lax.rsqrt(x.var(-1, keepdims=True) + 1e-5) * w + b
+
+
+def turned(x, cos, sin):
+    a, b = jnp.split(x, 2, -1)
+    c, s = cos[:, None], sin[:, None]
+    return jnp.concatenate([a * c - b * s, b * c + a * s], -1)
+
+
+def turned_pairs(x, cos, sin):
+    a, b, c, s = x[..., 0], x[..., 1], cos[:, None], sin[:, None]
+    return jnp.stack([a * c - b * s, b * c + a * s], -1)
+
+
+def scores(queries, vectors, metric):
+    products = queries @ vectors.T
+    if metric == "dot":
+        return products
+    a, b = (queries**2).sum(1)[:, None], (vectors**2).sum(1)
+    return -jnp.maximum(a + b - 2 * products, 0) if metric == "l2" else products / jnp.sqrt(a * b)
+
+
+def differing(queries, vectors):
+    return -jax.lax.population_count(queries[:, None] ^ vectors[None]).astype(jnp.int32).sum(-1)
+
+
+def rounded(x):
+    groups = x.reshape(x.shape[0], -1, 32)
+    scale = jnp.abs(groups).max(-1) / 127
+    return jnp.rint(groups / jnp.where(scale == 0, 1, scale)[..., None]).reshape(x.shape), scale
+
+
+def small(kernel, **sizes):
+    """The kernel at tile sizes that leave ragged ends, on every backend."""
+    return lambda *args, **kw: kernel(*args, **sizes, **kw)
+
+
+def append_to(new, starts, cache, **kw):
+    return kv_append(new, starts, out=dsl.update(cache), **kw)
+
+
+def _attention_args(queries, keys):
+    return normal(2, 4, queries, 8), normal(2, 2, keys, 8, seed=1), normal(2, 2, keys, 8, seed=2)
+
+
+def _decode_args():
+    return normal(2, 6, 8), normal(2, 2, 37, 8, seed=1), normal(2, 2, 37, 8, seed=2), jnp.asarray([19, 37])
+
+
+def _rope_args(pairs):
+    shape = (2, 3, 13, 5, 2) if pairs else (2, 3, 13, 10)
+    return normal(*shape), *rope_tables(jnp.arange(26).reshape(2, 13), 10)
+
+
+EPILOGUES = {"none": lambda x: x, "relu": nn.relu, "silu": nn.silu, "gelu_tanh": nn.gelu}
+EPILOGUES["gelu"] = lambda x: nn.gelu(x, approximate=False)
+assert set(EPILOGUES) == set(ACTIVATIONS)
+
+CASES = {
+    "softmax": Case(small(softmax, BM=5), nn.softmax, lambda: (normal(13, 37),)),
+    "silu": Case(small(silu, BM=5), nn.silu, lambda: (normal(13, 37) * 3,)),
+    "gelu": Case(small(gelu, BM=5), EPILOGUES["gelu"], lambda: (normal(13, 37),)),
+    "gelu tanh": Case(small(gelu, BM=5, approximate=True), nn.gelu, lambda: (normal(13, 37),)),
+    "swiglu": Case(
+        small(swiglu, BM=5), lambda g, u: nn.silu(g) * u, lambda: (normal(13, 37), normal(13, 37, seed=1))
+    ),
+    "rms_norm": Case(small(rms_norm, BM=5), rms, lambda: (normal(13, 37), normal(37))),
+    "layer_norm": Case(
+        small(layer_norm, BM=5), layer, lambda: (normal(13, 37) + 3, normal(37), normal(37, seed=1))
+    ),
+    "add_rms_norm": Case(
+        small(add_rms_norm, BM=5),
+        lambda x, r, w: (rms(x + r, w), x + r),
+        lambda: (normal(13, 37), normal(13, 37, seed=1), normal(37)),
+    ),
+    "add_layer_norm": Case(
+        small(add_layer_norm, BM=5),
+        lambda x, r, w, b: (layer(x + r, w, b), x + r),
+        lambda: (normal(13, 37), normal(13, 37, seed=1), normal(37), normal(37, seed=1)),
+    ),
+    "matmul": Case(small(matmul, BM=16, BN=16, BK=16), jnp.matmul, lambda: (normal(17, 45), normal(45, 23))),
+    **{
+        f"matmul_bias {name}": Case(
+            small(matmul_bias, BM=16, BN=16, BK=32, activation=name),
+            lambda a, b, bias, f=after: f(a @ b + bias),
+            lambda: (normal(17, 45), normal(45, 23), normal(23)),
+        )
+        for name, after in EPILOGUES.items()
+    },
+    "batched_matmul": Case(
+        small(batched_matmul, BM=16, BN=16, BK=16), jnp.matmul, lambda: (normal(3, 17, 21), normal(3, 21, 9))
+    ),
+    "gemv": Case(small(gemv, BM=16, BK=16), jnp.matmul, lambda: (normal(37, 45), normal(45))),
+    "flash_attention": Case(
+        small(flash_attention, BM=16, BN=16),
+        lambda q, k, v: attention(q, k, v, causal(20, 45)),
+        lambda: _attention_args(20, 45),
+    ),
+    "flash_attention windowed": Case(
+        small(flash_attention, BM=16, BN=8, window=7),
+        lambda q, k, v: attention(q, k, v, causal(20, 45, 7)),
+        lambda: _attention_args(20, 45),
+    ),
+    "ragged_attention": Case(
+        small(ragged_attention, BM=16, BN=16),
+        ragged,
+        lambda: (*_attention_args(37, 37), jnp.asarray([5, 37], jnp.int32)),
+    ),
+    "ragged_attention windowed": Case(
+        small(ragged_attention, BM=16, BN=16, window=9),
+        lambda *a: ragged(*a, window=9),
+        lambda: (*_attention_args(37, 37), jnp.asarray([0, 30], jnp.int32)),
+    ),
+    "decode_attention": Case(small(decode_attention, BN=16), decoded, _decode_args),
+    "decode_attention windowed": Case(
+        small(decode_attention, BN=8, window=10), lambda *a: decoded(*a, window=10), _decode_args
+    ),
+    "kv_append": Case(
+        append_to,
+        appended,
+        lambda: (normal(2, 3, 4, 5), jnp.asarray([0, 7], jnp.int32), normal(2, 3, 11, 5)),
+    ),
+    "rope": Case(small(rope, BM=8), turned, lambda: _rope_args(False), narrow=False),
+    "rope_interleaved": Case(
+        small(rope_interleaved, BM=8), turned_pairs, lambda: _rope_args(True), narrow=False
+    ),
+    "round_to_int8": Case(small(round_to_int8, BM=5), rounded, lambda: (normal(13, 96),), False, False),
+    **{
+        f"distance {metric}": Case(
+            small(distance, BM=8, BN=16, metric=metric),
+            lambda q, v, m=metric: scores(q, v, m),
+            lambda: (normal(5, 24), normal(37, 24)),
+        )
+        for metric in ("dot", "l2", "cosine")
+    },
+    "hamming": Case(
+        small(hamming, BM=8, BN=16),
+        differing,
+        lambda: (ints(0, 256, 5, 12, dtype=jnp.uint8), ints(0, 256, 37, 12, dtype=jnp.uint8)),
+        False,
+        False,
+    ),
+    "nearest": Case(
+        small(nearest, k=5, BM=4, BN=16),
+        lambda q, v: tuple(jax.lax.top_k(scores(q, v, "l2"), 5)),
+        lambda: (normal(5, 24), normal(37, 24)),
+        False,
+        False,
+    ),
+}
