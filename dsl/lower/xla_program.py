@@ -136,12 +136,20 @@ class Program:
                 return jnp.asarray(self.get(operand)).astype(_DTYPE[result.dtype])
             case Reduce(kind=kind, operand=operand, axis=axis):
                 return _REDUCE[kind](self.get(operand), axis=axis, keepdims=True)
+            case Dot(left=left, right=right, transpose_b=True) if left.shape[0] == 1 and self.fills(left):
+                # A row of sums, which the language has no other way to write.
+                return self.get(left)[:, :1] * self.get(right).sum(1)
             case Dot(left=left, right=right, transpose_b=transpose_b):
                 contract = (((1,), (1 if transpose_b else 0,)), ((), ()))
                 return lax.dot_general(
                     self.get(left), self.get(right), contract, preferred_element_type=jnp.float32
                 )
         raise TypeError(f"unknown op {type(op).__name__}")
+
+    def fills(self, value: Value) -> bool:
+        """True for a tile of one constant in f32."""
+        op = self.plan.facts.op(value)
+        return isinstance(op, Full) and value.dtype == "f32"
 
     def load(self, op: Load) -> jax.Array:
         _, plan = self.plan.loads[op.result.id]
@@ -206,7 +214,9 @@ class Program:
     ) -> tuple[Any, list[tuple[Any, ...]]]:
         exact = self.plan.facts.exact_trip(op) == trip
         first = len(self.written)
-        axis = Axis(op.induction.id if exact and self.plan.facts.interval(op.lo) == (0, 0) else -1, trip)
+        axis = Axis(
+            op.induction.id if exact and self.plan.facts.interval(op.lo) == (0, 0) else -1, trip, exact
+        )
 
         def step(carried: tuple[Any, ...], number: jax.Array) -> Any:
             del self.written[first:]
