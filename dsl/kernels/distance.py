@@ -1,7 +1,6 @@
 """Scores of vectors against queries, higher is better, and the best k of them in the same kernel."""
 
 from collections.abc import Callable
-from typing import TypeAlias
 
 from dsl.lang.arguments import Output, like
 from dsl.lang.errors import KernelError
@@ -22,8 +21,6 @@ from dsl.lang.values import (
     zeros,
 )
 
-Round: TypeAlias = tuple[Expr, Expr, Expr, Expr]
-"""The list's scores and ids, and the score and id given out last."""
 METRICS = ("dot", "l2", "cosine")
 LOWEST, TAKEN = -3e38, -3.4e38
 """Scores of an empty place and of one already given out."""
@@ -129,8 +126,8 @@ def nearest(
         columns = tile(j * BN, BN)
         found = _scores(queries, vectors, rows, columns, metric)
         found = where(columns.cols() < vectors.shape[0], found, LOWEST)
-        none_yet = full((BM, 1), -TAKEN), full((BM, 1), -1, "i32")
-        kept, names, _, _ = loop(0, rounds, _next_best(found, columns.cols()), (*carry, *none_yet))
+        step = _insert_best(columns.cols())
+        _, kept, names = loop(0, rounds, step, (found, *carry))
         return kept, names
 
     start = (full((BM, k), LOWEST), zeros((BM, k), "i32") - 1 - numbers)
@@ -146,17 +143,17 @@ def nearest(
     loop(0, k, give, kept)
 
 
-def _next_best(found: Expr, columns: Expr) -> Callable[[Expr, Round], Round]:
-    """One round: the chunk's next best score replaces the worst of the list, if it is better."""
+def _insert_best(columns: Expr) -> Callable[[Expr, tuple[Expr, Expr, Expr]], tuple[Expr, Expr, Expr]]:
+    """One round: the best score of the chunk replaces the worst of the list, if it is better."""
 
-    def step(_: Expr, carry: Round) -> Round:
-        kept, names, last, place = carry
-        later = (found < last) | ((found == last) & (columns > place))
-        best, worst = where(later, found, TAKEN).max(1), kept.min(1)
-        place = where(later & (found == best), columns, LARGEST_ID).min(1)
+    def step(_: Expr, carry: tuple[Expr, Expr, Expr]) -> tuple[Expr, Expr, Expr]:
+        found, kept, names = carry
+        best, worst = found.max(1), kept.min(1)
+        place = where(found == best, columns, LARGEST_ID).min(1)
         # Of equal scores the one with the greatest id goes; empty places have distinct negative ids.
         leaving = where(kept == worst, names, -LARGEST_ID).max(1)
         enters = (names == leaving) & (best > worst)
-        return where(enters, best, kept), where(enters, place, names), best, place
+        kept, names = where(enters, best, kept), where(enters, place, names)
+        return where(columns == place, TAKEN, found), kept, names
 
     return step
