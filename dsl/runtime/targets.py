@@ -45,6 +45,10 @@ class Target(Protocol):
 MODULES: dict[str, str] = {
     "xla": "dsl.lower.xla_target",
     "oracle": "dsl.lower.oracle_target",
+    "pallas": "dsl.targets.pallas.target",
+    "sim:cuda": "dsl.targets.sim.cuda_target",
+    "sim:metal": "dsl.targets.sim.metal_target",
+    "cpu": "dsl.targets.cpu.target",
 }
 """Where each target lives; imported when it is first considered."""
 

@@ -1,0 +1,126 @@
+"""The check of a freshly compiled kernel: some of its programs on random data, against the oracle.
+
+In NumPy alone, so that it can run while JAX traces. A kernel that fails is not used: see `Target.refuses`.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dsl.ir.ops import AtomicAdd, Kernel, walk
+from dsl.ir.types import NIBBLES, RefType, Storage
+from dsl.lower import oracle
+
+Array = NDArray[Any]
+Run = Callable[[Sequence[Array], Sequence[Array], Sequence[int]], None]
+"""Runs the programs with the given numbers (row-major over the grid) on stored inputs and outputs."""
+
+PROGRAMS = 4
+"""Programs compared: the first, the last (which is where the ragged edges are) and two in between."""
+ALL_PROGRAMS = 512
+"""Kernels with atomic adds are compared whole, up to this many programs; beyond, not at all."""
+TOLERANCE = {"f32": 1e-3, "f16": 1e-2, "bf16": 6e-2}
+FLIPPED = 0.01
+"""Share of elements that may differ by more: rounding can turn a comparison."""
+
+
+def disagreement(kernel: Kernel, run: Run, *, seed: int = 0) -> str | None:
+    """Why `run` is not what the oracle computes, or None."""
+    rng = np.random.default_rng(seed)
+    total = math.prod(kernel.grid)
+    atomic = any(isinstance(op, AtomicAdd) for op in walk(kernel.body))
+    if atomic and total > ALL_PROGRAMS:
+        return None
+    chosen = range(total) if atomic else _sample(rng, total)
+    inputs = [random_array(rng, ref) for ref in kernel.inputs]
+    first, second = (_expected(kernel, inputs, chosen, fill) for fill in (0, 1))
+    results = _outputs(kernel, inputs)
+    run(inputs, results, list(chosen))
+    for ref, a, b, found in zip(kernel.outputs, first, second, results, strict=True):
+        reason = _compared(kernel, ref, (a, b), _wide(ref, found), whole=atomic)
+        if reason is not None:
+            return reason
+    return None
+
+
+def _sample(rng: np.random.Generator, total: int) -> list[int]:
+    return sorted({0, total - 1, *map(int, rng.integers(0, total, PROGRAMS - 2))})
+
+
+def random_array(rng: np.random.Generator, ref: RefType) -> Array:
+    """An input as it is stored. i32 stay small: they may be positions or lengths."""
+    shape = ref.stored_shape
+    if ref.dtype in NIBBLES or ref.dtype == "u8":
+        return rng.integers(0, 256, shape, dtype=np.uint8)
+    if ref.dtype == "i8":
+        return rng.integers(-128, 128, shape, dtype=np.int8)
+    if ref.dtype == "i32":
+        return rng.integers(0, 4, shape, dtype=np.int32)
+    return _narrow(rng.standard_normal(shape, dtype=np.float32), ref.dtype)
+
+
+def _narrow(data: Array, dtype: Storage) -> Array:
+    import ml_dtypes
+
+    return data.astype({"f32": np.float32, "f16": np.float16, "bf16": ml_dtypes.bfloat16}[dtype])
+
+
+def _outputs(kernel: Kernel, inputs: Sequence[Array]) -> list[Array]:
+    given = {ref.name: x for ref, x in zip(kernel.inputs, inputs, strict=True)}
+    rng = np.random.default_rng(0)
+    return [
+        np.array(given[ref.name]) if ref.role == "inout" else np.zeros_like(random_array(rng, ref))
+        for ref in kernel.outputs
+    ]
+
+
+def _expected(kernel: Kernel, inputs: Sequence[Array], programs: Sequence[int], fill: int) -> list[Array]:
+    """What the oracle leaves in outputs that begin as `fill`: elements written do not depend on it."""
+    memory = {ref.name: oracle._widened(ref, x) for ref, x in zip(kernel.inputs, inputs, strict=True)}
+    for ref in kernel.outputs:
+        if ref.role == "out":
+            memory[ref.name] = np.full(ref.shape, fill, oracle._DTYPE[ref.value_dtype])
+        else:
+            memory[ref.name] = memory[ref.name] + fill
+    with np.errstate(all="ignore"):
+        for number in programs:
+            place = [int(n) for n in np.unravel_index(number, kernel.grid)]
+            oracle._Program(kernel, memory, place).block(kernel.body)
+    return [oracle._stored(ref, memory[ref.name]) for ref in kernel.outputs]
+
+
+def _wide(ref: RefType, data: Array) -> Array:
+    return data.astype(np.float64) if ref.value_dtype != "i32" else data
+
+
+def _compared(
+    kernel: Kernel, ref: RefType, expected: tuple[Array, Array], found: Array, *, whole: bool
+) -> str | None:
+    kept = np.ones(found.shape, bool) if whole else _same(*expected)
+    if not kept.any():
+        return None
+    wanted, got = expected[0][kept].astype(np.float64), found[kept].astype(np.float64)
+    dtypes = [each.dtype for each in kernel.refs]
+    allowed = max(TOLERANCE.get(dtype, 0.0) for dtype in [*dtypes, "f32"])
+    finite = wanted[np.isfinite(wanted)]
+    scale = float(np.abs(finite).mean()) if finite.size else 1.0
+    close = np.isclose(got, wanted, rtol=allowed, atol=allowed * max(scale, 1e-6), equal_nan=True)
+    close |= np.abs(wanted) > _LARGEST.get(ref.dtype, np.inf)
+    if 1 - close.mean() <= FLIPPED:
+        return None
+    at = int(np.argmin(close))
+    return (
+        f"its self-check failed: {int((~close).sum())} of {close.size} elements of {ref.name} are wrong, "
+        f"such as {got[at]:.6g} instead of {wanted[at]:.6g}"
+    )
+
+
+_LARGEST = {"f32": 3e38, "f16": 6e4, "bf16": 3e38}
+
+
+def _same(a: Array, b: Array) -> Array:
+    same: Array = (a == b) | ((a != a) & (b != b))
+    return same
