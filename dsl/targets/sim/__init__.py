@@ -1,0 +1,1 @@
+"""Generated CUDA C++ and Metal source, executed on a CPU; see README.md."""
