@@ -36,7 +36,7 @@ from dsl.lower.windows import LoadPlan, take, unpack
 if TYPE_CHECKING:
     from dsl.lower.xla import Plan
 
-_UNARY: dict[str, Callable[[jax.Array], jax.Array]] = {
+UNARY: dict[str, Callable[[jax.Array], jax.Array]] = {
     "exp": jnp.exp,
     "log": jnp.log,
     "tanh": jnp.tanh,
@@ -48,7 +48,7 @@ _UNARY: dict[str, Callable[[jax.Array], jax.Array]] = {
     "popcount": lax.population_count,
     "not": jnp.logical_not,
 }
-_BINARY: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
+BINARY: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
     "add": jnp.add,
     "sub": jnp.subtract,
     "mul": jnp.multiply,
@@ -65,8 +65,8 @@ _BINARY: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
     "xor": jnp.bitwise_xor,
     "shr": jnp.right_shift,
 }
-_REDUCE: dict[str, Callable[..., jax.Array]] = {"sum": jnp.sum, "max": jnp.max, "min": jnp.min}
-_DTYPE: dict[str, Any] = {
+REDUCE: dict[str, Callable[..., jax.Array]] = {"sum": jnp.sum, "max": jnp.max, "min": jnp.min}
+DTYPE: dict[str, Any] = {
     "f32": jnp.float32,
     "f16": jnp.float16,
     "bf16": jnp.bfloat16,
@@ -117,9 +117,9 @@ class Program:
     def evaluate(self, op: Op) -> Any:
         match op:
             case Const(result=result, value=value):
-                return np.asarray(value, _DTYPE[result.dtype])
+                return np.asarray(value, DTYPE[result.dtype])
             case Full(result=result, value=value):
-                return jnp.full(result.shape, value, _DTYPE[result.dtype])
+                return jnp.full(result.shape, value, DTYPE[result.dtype])
             case Pid(axis=axis):
                 return self.env.values[-1 - axis]
             case Iota(result=result, start=start):
@@ -127,15 +127,15 @@ class Program:
             case Load():
                 return self.load(op)
             case Unary(kind=kind, operand=operand):
-                return _UNARY[kind](self.get(operand))
+                return UNARY[kind](self.get(operand))
             case Binary(kind=kind, left=left, right=right):
-                return _BINARY[kind](self.get(left), self.get(right))
+                return BINARY[kind](self.get(left), self.get(right))
             case Where(condition=condition, left=left, right=right):
                 return jnp.where(self.get(condition), self.get(left), self.get(right))
             case Cast(operand=operand, result=result):
-                return jnp.asarray(self.get(operand)).astype(_DTYPE[result.dtype])
+                return jnp.asarray(self.get(operand)).astype(DTYPE[result.dtype])
             case Reduce(kind=kind, operand=operand, axis=axis):
-                return _REDUCE[kind](self.get(operand), axis=axis, keepdims=True)
+                return REDUCE[kind](self.get(operand), axis=axis, keepdims=True)
             case Dot(left=left, right=right, transpose_b=True) if left.shape[0] == 1 and self.fills(left):
                 # A row of sums, which the language has no other way to write.
                 return self.get(left)[:, :1] * self.get(right).sum(1)
@@ -162,11 +162,11 @@ class Program:
         if plan.bytes_at_once:
             data = unpack(data, ref.dtype)
         data = arrange(data, op.index)
-        return data.astype(_DTYPE[op.result.dtype])
+        return data.astype(DTYPE[op.result.dtype])
 
     def write(self, op: Store | AtomicAdd) -> tuple[Any, ...]:
         dtype = jnp.dtype(NUMPY_NAME[self.plan.kernel.ref(op.ref).dtype])
-        value = jnp.broadcast_to(jnp.asarray(self.get(op.value)), _window_shape(op.index)).astype(dtype)
+        value = jnp.broadcast_to(jnp.asarray(self.get(op.value)), window_shape(op.index)).astype(dtype)
         starts = jnp.stack([jnp.asarray(self.get(entry.start), jnp.int32) for entry in op.index])
         return value, starts, jnp.asarray(True)
 
@@ -240,7 +240,7 @@ class Program:
         return found
 
 
-def _window_shape(index: Index) -> tuple[int, ...]:
+def window_shape(index: Index) -> tuple[int, ...]:
     lengths = {entry.tile_axis: entry.size for entry in index if isinstance(entry, Span)}
     return (lengths.get(0, 1), lengths.get(1, 1)) if lengths else ()
 
@@ -251,4 +251,4 @@ def arrange(data: jax.Array, index: Index) -> jax.Array:
     data = data.reshape([n for n, entry in zip(data.shape, index, strict=True) if isinstance(entry, Span)])
     if spans == [1, 0]:
         data = data.T
-    return data.reshape(_window_shape(index))
+    return data.reshape(window_shape(index))
