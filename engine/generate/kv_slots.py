@@ -20,6 +20,7 @@ import numpy as np
 
 from engine.generate.programs import abstract
 from engine.models.decoder import Attend
+from engine.ops.attention import causal_mask
 
 SLOTS = (1, 4, 8, 16, 32, 64)
 """Row counts. Without 2: a step of two rows costs what a step of four does (51 and 54 ms in int8)."""
@@ -65,7 +66,7 @@ class CacheShape:
         return 8 * self.layers * rows * self.kv_heads * self.head_dim * length
 
 
-def prefill_attend(start: jax.Array) -> Attend:
+def prefill_attend(start: jax.Array, window: int | None = None) -> Attend:
     """Attention of T tokens of one sequence at positions start.. over a cache of one row.
 
     `state` is the `Cache`; what lies after each token is masked, so stale entries do not matter.
@@ -76,12 +77,12 @@ def prefill_attend(start: jax.Array) -> Attend:
         keys = jax.lax.dynamic_update_slice(keys, k.transpose(0, 2, 3, 1), (0, 0, 0, start))
         values = jax.lax.dynamic_update_slice(values, v.transpose(0, 2, 1, 3), (0, 0, start, 0))
         positions = start + jnp.arange(q.shape[1])
-        return _attention(q, keys, values, positions[None]), _replaced(state, layer, (keys, values))
+        return _attention(q, keys, values, positions[None], window), _replaced(state, layer, (keys, values))
 
     return attend
 
 
-def decode_attend(positions: jax.Array) -> Attend:
+def decode_attend(positions: jax.Array, window: int | None = None) -> Attend:
     """Attention of one token a row, at positions Int [rows], over a cache of as many rows."""
 
     def attend(layer: int, q: jax.Array, k: jax.Array, v: jax.Array, state: Cache) -> tuple[jax.Array, Cache]:
@@ -90,13 +91,17 @@ def decode_attend(positions: jax.Array) -> Attend:
             at = positions[row]
             keys = jax.lax.dynamic_update_slice(keys, k[row, 0, None, :, :, None], (row, 0, 0, at))
             values = jax.lax.dynamic_update_slice(values, v[row, 0, None, :, None, :], (row, 0, at, 0))
-        return _attention(q, keys, values, positions[:, None]), _replaced(state, layer, (keys, values))
+        return _attention(q, keys, values, positions[:, None], window), _replaced(
+            state, layer, (keys, values)
+        )
 
     return attend
 
 
-@jax.jit
-def _attention(q: jax.Array, keys: jax.Array, values: jax.Array, positions: jax.Array) -> jax.Array:
+@partial(jax.jit, static_argnums=4)
+def _attention(
+    q: jax.Array, keys: jax.Array, values: jax.Array, positions: jax.Array, window: int | None
+) -> jax.Array:
     """q [B,T,H,D] at positions [B,T] over a cache of B rows -> [B,T,H,D].
 
     A jit of its own, so that it is traced once and not once a layer.
@@ -107,7 +112,7 @@ def _attention(q: jax.Array, keys: jax.Array, values: jax.Array, positions: jax.
     grouped = q.reshape(batch, queries, kv_heads, group, dim).transpose(0, 2, 3, 1, 4) * dim**-0.5
     scores = grouped.reshape(batch, kv_heads, group * queries, dim) @ keys
     scores = scores.reshape(batch, kv_heads, group, queries, length)
-    seen = jnp.arange(length) <= positions[..., None]
+    seen = causal_mask(positions, length, window)
     weights = jax.nn.softmax(jnp.where(seen[:, None, None], scores, _MASKED), axis=-1)
     out = weights.reshape(batch, kv_heads, group * queries, length) @ values
     out = out.reshape(batch, kv_heads, group, queries, dim).transpose(0, 3, 1, 2, 4)

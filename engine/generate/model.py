@@ -233,7 +233,8 @@ class DecoderStepModel:
     ) -> tuple[jax.Array, jax.Array, Cache]:
         params = jax.tree.unflatten(self._tree, leaves)
         positions = start + jnp.arange(tokens.shape[1])[None]
-        hidden, cache = decoder.run(params, self._config, tokens, positions, prefill_attend(start), cache)
+        attend = prefill_attend(start, self._config.sliding_window)
+        hidden, cache = decoder.run(params, self._config, tokens, positions, attend, cache)
         hidden = jax.lax.dynamic_slice_in_dim(hidden[0], last, 1)
         logits = decoder.logits(params, self._config, hidden)
         return _best(logits), logits, cache
@@ -243,7 +244,7 @@ class DecoderStepModel:
     ) -> tuple[jax.Array, jax.Array, Cache]:
         params = jax.tree.unflatten(self._tree, leaves)
         at = positions[:, None]
-        attend = decode_attend(positions)
+        attend = decode_attend(positions, self._config.sliding_window)
         hidden, cache = decoder.run(params, self._config, tokens[:, None], at, attend, cache)
         logits = decoder.logits(params, self._config, hidden[:, 0])
         return _best(logits), logits, cache

@@ -60,7 +60,7 @@ def logits(params: Params, config: DecoderConfig, hidden: jax.Array) -> jax.Arra
 def forward(params: Params, config: DecoderConfig, tokens: jax.Array) -> jax.Array:
     """Logits [B,T,vocab] of whole sequences, Int [B,T], without a cache. Works under jit, grad and vmap."""
     positions = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
-    mask = causal_mask(positions[:1], tokens.shape[1])
+    mask = causal_mask(positions[:1], tokens.shape[1], config.sliding_window)
 
     def attend(layer: int, q: jax.Array, k: jax.Array, v: jax.Array, state: None) -> tuple[jax.Array, None]:
         return attention(q, k, v, mask), state

@@ -22,6 +22,7 @@ class DecoderConfig:
         qkv_bias, output_bias, mlp_bias: which projections add a bias.
         qk_norm: RMSNorm over each head of q and k before RoPE (Qwen3).
         tied: the output head is the embedding table.
+        sliding_window: a token sees itself and this many less one before it (Mistral); None sees all.
     """
 
     architecture: str
@@ -40,6 +41,7 @@ class DecoderConfig:
     mlp_bias: bool = False
     qk_norm: bool = False
     tied: bool = False
+    sliding_window: int | None = None
 
     def __post_init__(self) -> None:
         if self.num_heads % self.num_kv_heads:
@@ -78,6 +80,7 @@ class DecoderConfig:
             mlp_bias=fields.flag("mlp_bias", False),
             qk_norm=architecture == "qwen3",
             tied=fields.flag("tie_word_embeddings", False),
+            sliding_window=_mistral_window(fields) if architecture == "mistral" else None,
         )
 
     @classmethod
@@ -142,17 +145,17 @@ def _refuse_variants(fields: Fields) -> None:
     activation = fields.text("hidden_act", "silu")
     if activation not in ("silu", "swish"):
         raise UnsupportedModel(f"{source}: hidden_act {activation!r} is not supported in a decoder; silu is")
-    if _has_window(fields) or "sliding_attention" in str(fields.values.get("layer_types")):
-        raise UnsupportedModel(f"{source}: sliding-window attention is not supported")
+    layers = str(fields.values.get("layer_types"))
+    windowed = fields.flag("use_sliding_window", False) or "sliding_attention" in layers
+    if windowed and fields.text("model_type") != "mistral":
+        raise UnsupportedModel(f"{source}: sliding windows are supported in mistral only")
 
 
-def _has_window(fields: Fields) -> bool:
-    """Whether a window shorter than the context is on; transformers gives Mistral 4096 unless told."""
-    mistral = fields.text("model_type") == "mistral"
-    window = fields.values.get("sliding_window", 4096 if mistral else None)
-    if window is None or not fields.flag("use_sliding_window", mistral):
-        return False
-    return fields.integer("sliding_window", 4096) < fields.integer("max_position_embeddings", 2048)
+def _mistral_window(fields: Fields) -> int | None:
+    """The window of every layer; transformers means 4096 where the configuration says nothing."""
+    if fields.values.get("sliding_window", 4096) is None:
+        return None
+    return fields.integer("sliding_window", 4096, low=1)
 
 
 def _divided(hidden: int, heads: int) -> int:

@@ -41,6 +41,11 @@ def attention(
     return out.transpose(0, 3, 1, 2, 4).reshape(batch, queries, heads, dim)
 
 
-def causal_mask(query_positions: jax.Array, keys: int) -> jax.Array:
-    """True where key index <= query position: Int (batch, queries) -> bool (batch, queries, keys)."""
-    return jnp.arange(keys) <= query_positions[..., None]
+def causal_mask(query_positions: jax.Array, keys: int, window: int | None = None) -> jax.Array:
+    """True where a query may look: Int (batch, queries) -> bool (batch, queries, keys).
+
+    A query sees its own position and those before it; with a window, only the last `window` of them.
+    """
+    at, positions = jnp.arange(keys), query_positions[..., None]
+    seen = at <= positions
+    return seen if window is None else seen & (at > positions - window)

@@ -37,9 +37,10 @@ def test_a_folder_without_tokenizer_gives_the_pure_model_for_token_ids() -> None
         engine.chat(FRANCE)
 
 
-def test_token_ids_generate_the_references_greedy_tokens() -> None:
-    engine = Engine.load(PARITY / "llama_gqa_tied", quant="f32")
-    io = np.load(PARITY / "llama_gqa_tied" / "io.npz")
+@pytest.mark.parametrize("family", ["llama_gqa_tied", "mistral_window", "qwen3_qknorm"])
+def test_token_ids_generate_the_references_greedy_tokens(family: str) -> None:
+    engine = Engine.load(PARITY / family, quant="f32")
+    io = np.load(PARITY / family / "io.npz")
     prompt, reference = io["greedy_prompt"][0].tolist(), io["greedy"][0].tolist()
     done = engine.generate(prompt, temperature=0, max_tokens=len(reference) - len(prompt), ignore_eos=True)
     assert [*prompt, *done.token_ids] == reference

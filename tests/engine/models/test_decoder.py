@@ -13,7 +13,7 @@ from engine.ops.jit import compile
 from engine.weights import Checkpoint, load_checkpoint
 
 PARITY = Path(__file__).parents[2] / "fixtures" / "parity"
-FAMILIES = ("llama_gqa_tied", "qwen2_bias", "qwen3_qknorm")
+FAMILIES = ("llama_gqa_tied", "mistral_window", "qwen2_bias", "qwen3_qknorm")
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ def greedy(model: Checkpoint, prompt: np.ndarray, count: int) -> list[int]:
                 for old, new in zip(state[layer], (k, v), strict=True)
             )
             state = [*state[:layer], (keys, values), *state[layer + 1 :]]
-            return attention(q, keys, values, causal_mask(positions, length)), state
+            return attention(q, keys, values, causal_mask(positions, length, config.sliding_window)), state
 
         hidden, cache = decoder.run(params, config, tokens, positions, attend, cache)
         return decoder.logits(params, config, hidden[:, -1]).argmax(-1), cache

@@ -57,10 +57,8 @@ def test_rope_is_read_in_the_spelling_of_transformers_4_and_5():
         ({"model_type": "gemma3_text"}, "gemma3_text.*llama, mistral, qwen2, qwen3"),
         ({"rope_scaling": {"rope_type": "yarn", "factor": 4.0}}, "yarn"),
         ({"rope_scaling": {"type": "dynamic", "factor": 4.0}}, "dynamic"),
-        ({"model_type": "mistral", "sliding_window": 64}, "sliding-window"),
-        ({"model_type": "mistral", "max_position_embeddings": 32768}, "sliding-window"),
-        ({"model_type": "qwen2", "use_sliding_window": True, "sliding_window": 64}, "sliding-window"),
-        ({"layer_types": ["sliding_attention", "full_attention"]}, "sliding-window"),
+        ({"model_type": "qwen2", "use_sliding_window": True, "sliding_window": 64}, "sliding windows"),
+        ({"layer_types": ["sliding_attention", "full_attention"]}, "sliding windows"),
         ({"hidden_act": "gelu"}, "hidden_act"),
         ({"quantization_config": {"quant_method": "gptq"}}, "quantization_config"),
         ({"partial_rotary_factor": 0.5}, "partial_rotary_factor"),
@@ -72,10 +70,11 @@ def test_what_it_does_not_compute_is_refused_by_name(changes, named):
         read(**changes)
 
 
-def test_a_window_that_covers_the_context_or_is_switched_off_is_no_window():
-    assert read(model_type="mistral", sliding_window=None).architecture == "mistral"
-    assert read(model_type="mistral", sliding_window=256).architecture == "mistral"
-    assert read(model_type="qwen2", use_sliding_window=False, sliding_window=64).qkv_bias
+def test_mistral_has_the_window_it_states_or_transformers_means():
+    assert read(model_type="mistral", sliding_window=64).sliding_window == 64
+    assert read(model_type="mistral", sliding_window=None).sliding_window is None
+    assert read(model_type="mistral").sliding_window == 4096
+    assert read(model_type="qwen2", use_sliding_window=False, sliding_window=64).sliding_window is None
 
 
 @pytest.mark.parametrize(
