@@ -35,7 +35,9 @@ def main() -> int:
     # In a group of its own: Ctrl-C comes to us, and we tell the server once.
     server = subprocess.Popen([TARSIA, "serve", "--port", str(options.port)], process_group=0)
     try:
-        with httpx2.Client(base_url=f"http://127.0.0.1:{options.port}", timeout=300.0) as client:
+        with httpx2.Client(
+            base_url=f"http://127.0.0.1:{options.port}", timeout=300.0, trust_env=False
+        ) as client:
             wait_until_ready(client, server)
             print(f"== ready {time.monotonic() - started:.1f} s after the start", flush=True)
             ingest_examples(client)

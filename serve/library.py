@@ -122,8 +122,9 @@ class Library:
     ) -> list[ScoredPassage]:
         """Vector and word search fused, as `engine.protocols.Retriever` asks."""
         if document_ids is not None:
-            for document_id in document_ids:
-                self.document(document_id)
+            unknown = [document_id for document_id in document_ids if document_id not in self._records]
+            if unknown:
+                raise DocumentNotFound(f"no document {unknown[0]!r}", param="document_ids")
         chosen = None if document_ids is None else {"document_id": {"$in": list(document_ids)}}
         hits = self._passages.search(vector, k=k, filter=chosen, text=text)
         found = [(hit, _passage(hit.id, hit.metadata, hit.text)) for hit in hits]

@@ -6,7 +6,7 @@ from typing import Any, Literal, TypeAlias
 import jax
 import jax.numpy as jnp
 
-from engine.errors import BadCheckpoint
+from engine.errors import BadCheckpoint, UnsupportedModel
 from engine.ops.quant import QTensor, QuantKind
 from engine.weights.names import Rename, ignorable
 from engine.weights.source import TensorSource
@@ -36,6 +36,8 @@ def _check(source: TensorSource, shapes: Mapping[str, tuple[int, ...]], names: M
     wanted = set(names.values())
     tied = "embed" in shapes and "head" not in shapes
     missing = sorted(wanted - present)
+    if missing and "head" in shapes and missing == [names["head"]]:
+        raise UnsupportedModel(f"{source.label}: a base model without a language head, which cannot generate")
     if missing:
         raise BadCheckpoint(f"{source.label}: the weights lack {_listed(missing)}")
     unexpected = sorted(name for name in present - wanted if not ignorable(name, tied=tied))

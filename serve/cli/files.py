@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from engine.errors import DocumentError, UnsupportedDocument
+from engine.errors import DocumentError, DocumentTooLarge, UnsupportedDocument
 
 SUFFIXES = frozenset({".pdf", ".html", ".htm", ".xhtml", ".txt", ".text", ".md", ".markdown", ".rst"})
 
@@ -17,9 +17,13 @@ class NamedFile:
     name: str
     path: Path
 
-    def read(self) -> bytes:
-        """The file's bytes. Raises DocumentError."""
+    def read(self, max_bytes: int) -> bytes:
+        """The file's bytes. Raises DocumentError, and DocumentTooLarge before anything is read."""
         try:
+            if self.path.stat().st_size > max_bytes:
+                raise DocumentTooLarge(
+                    self.name, f"larger than {max_bytes / 2**20:.0f} MB (max_upload_bytes)"
+                )
             return self.path.read_bytes()
         except OSError as error:
             raise DocumentError(self.name, f"cannot be read: {error.strerror or error}") from error
@@ -38,8 +42,10 @@ def named_files(paths: Sequence[Path]) -> list[NamedFile]:
             if not inside:
                 raise UnsupportedDocument(str(path), "no PDF, HTML, Markdown or text file is in this folder")
             found += inside
-        elif path.exists():
+        elif path.is_file():
             found.append(path)
+        elif path.exists():
+            raise UnsupportedDocument(str(path), "neither a file nor a folder")
         else:
             raise DocumentError(str(path), "no such file")
     unique = list({path.resolve(): path for path in found}.values())

@@ -19,7 +19,7 @@ def run(flags: Mapping[str, Any], config_file: Path | None) -> None:
     signal.signal(signal.SIGTERM, _leave)
     listener = bind(settings)
     host, port = listener.getsockname()[:2]
-    url = f"http://{host}:{port}"
+    url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
     def announce() -> None:
         write_address(settings.data_dir, url)
@@ -40,8 +40,10 @@ def _start(settings: Settings) -> Runtime:
     with stages() as stage:
         runtime = Runtime.open(settings, stage=stage)
         try:
+            write_address(settings.data_dir, None)
             runtime.warm(stage)
         except BaseException:
+            remove_address(settings.data_dir)
             runtime.close()
             raise
     return runtime

@@ -4,12 +4,14 @@ The data folder has one owner. When `tarsia serve` is that owner, `ask` and `ing
 by the address it left in the folder.
 """
 
+import ipaddress
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
+from urllib.parse import urlsplit
 
 from engine.errors import TarsiaError
 from serve.cli.files import NamedFile
@@ -40,7 +42,7 @@ def open_workplace(settings: Settings, stage: Stage, *, with_chat: bool) -> Iter
         url = _server_url(settings.data_dir)
         if url is None:
             raise
-        yield _RunningServer(url)
+        yield _RunningServer(url, settings.max_upload_bytes)
         return
     try:
         yield _ThisProcess(runtime)
@@ -67,7 +69,9 @@ class _ThisProcess:
     def ingest(self, file: NamedFile, stage: Stage) -> dict[str, Any]:
         stage(f"ingest {file.name}", 0, 1)
         record = self._runtime.ingest(
-            file.name, file.read(), progress=lambda done, total: stage(f"ingest {file.name}", done, total)
+            file.name,
+            file.read(self._runtime.settings.max_upload_bytes),
+            progress=lambda done, total: stage(f"ingest {file.name}", done, total),
         )
         return asdict(record)
 
@@ -78,14 +82,16 @@ class _ThisProcess:
 
 
 class _RunningServer:
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, max_upload_bytes: int) -> None:
         import httpx2
 
-        self._client = httpx2.Client(base_url=url, timeout=_SERVER_TIMEOUT)
+        # Not through a proxy of the environment: the server is on this machine, and so are the documents.
+        self._client = httpx2.Client(base_url=url, timeout=_SERVER_TIMEOUT, trust_env=False)
+        self._max_upload_bytes = max_upload_bytes
 
     def ingest(self, file: NamedFile, stage: Stage) -> dict[str, Any]:
         stage(f"send {file.name} to {self._client.base_url}", 0, 1)
-        return self._post("/v1/documents", files={"file": (file.name, file.read())})
+        return self._post("/v1/documents", files={"file": (file.name, file.read(self._max_upload_bytes))})
 
     def ask(self, question: str, *, document_ids: Sequence[str] | None, generate: bool) -> dict[str, Any]:
         body: dict[str, Any] = {"question": question, "generate": generate}
@@ -111,8 +117,8 @@ class _RunningServer:
         return result
 
 
-def write_address(data_dir: Path, url: str) -> None:
-    """Leaves the server's address in its data folder for other commands."""
+def write_address(data_dir: Path, url: str | None) -> None:
+    """Leaves the server's address in its data folder for other commands; None while it starts."""
     (data_dir / ADDRESS_FILE).write_text(json.dumps({"url": url}))
 
 
@@ -121,9 +127,26 @@ def remove_address(data_dir: Path) -> None:
 
 
 def _server_url(data_dir: Path) -> str | None:
+    """The address of the server that holds the folder, or None if its owner is no server.
+
+    Raises:
+        TarsiaError: the server is still starting.
+    """
     try:
         content = json.loads((data_dir / ADDRESS_FILE).read_text())
     except (OSError, ValueError):
         return None
-    url = content.get("url") if isinstance(content, dict) else None
-    return url if isinstance(url, str) and url.startswith("http://127.0.0.1:") else None
+    if not isinstance(content, dict):
+        return None
+    url = content.get("url")
+    if url is None:
+        raise TarsiaError(f"the server that has {data_dir} open is still starting; try again in a moment")
+    return url if isinstance(url, str) and _is_loopback(url) else None
+
+
+def _is_loopback(url: str) -> bool:
+    parts = urlsplit(url)
+    try:
+        return parts.scheme == "http" and ipaddress.ip_address(parts.hostname or "").is_loopback
+    except ValueError:
+        return False

@@ -1,8 +1,9 @@
+import os
 from pathlib import Path
 
 import pytest
 
-from engine.errors import DocumentError
+from engine.errors import DocumentError, DocumentTooLarge
 from serve.cli.files import named_files
 
 
@@ -46,4 +47,19 @@ def test_an_unreadable_file_is_a_document_error(tmp_path: Path) -> None:
     [file] = named_files([path])
     path.unlink()
     with pytest.raises(DocumentError, match=r"a\.pdf: cannot be read: No such file"):
-        file.read()
+        file.read(100)
+
+
+def test_a_pipe_or_device_is_refused_and_never_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.txt")
+    for path in (tmp_path / "pipe.txt", Path("/dev/zero")):
+        with pytest.raises(DocumentError, match="neither a file nor a folder"):
+            named_files([path])
+
+
+def test_a_file_over_the_limit_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    with (tmp_path / "huge.txt").open("wb") as sparse:
+        sparse.truncate(1 << 40)
+    [file] = named_files([tmp_path / "huge.txt"])
+    with pytest.raises(DocumentTooLarge, match=r"huge\.txt: larger than 64 MB"):
+        file.read(64 << 20)
