@@ -102,8 +102,8 @@ def test_a_stream_that_fits_into_the_drain_finishes_and_new_connections_hear_of_
         lines = response.iter_lines()
         assert next(lines) == 'data: "tick"'
         running.stop()
-        time.sleep(0.3)
-        assert httpx2.get(running.url + "/ready").text == "draining"
+        answers = (httpx2.get(running.url + "/ready").text for _ in range(1000))
+        assert "draining" in answers
         assert 'data: "end"' in list(lines)
     running.thread.join(10)
     assert not running.thread.is_alive()
