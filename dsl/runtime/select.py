@@ -20,6 +20,7 @@ from dsl.lang.errors import BackendError
 from dsl.passes.cost import Cost, cost
 from dsl.runtime import targets
 from dsl.runtime.grad import Function, differentiable
+from dsl.runtime.roofline import Roofline, machine, roofline
 from dsl.runtime.targets import Target
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ class Explanation:
     skipped: tuple[Skipped, ...]
     grid: tuple[int, ...]
     cost: Cost
+    roofline: Roofline | None = None
 
     def __str__(self) -> str:
         spent = self.cost
@@ -51,6 +53,8 @@ class Explanation:
         lines += [f"  not on {each.backend}: {each.reason}" for each in self.skipped]
         lines.append(f"  loads {spent.loaded} B, stores {spent.stored} B, at least {spent.unique} B once")
         lines.append(f"  {spent.flops} flops ({spent.dot_flops} in dots), {spent.intensity:.2f} a byte")
+        if self.roofline is not None:
+            lines.append(f"  {self.roofline}")
         return "\n".join(lines)
 
 
@@ -131,7 +135,9 @@ def explain(
     platform = jax.default_backend()
     choice = choose(function, given, backend, meta, platform)
     kernel = choice.kernel
-    return Explanation(kernel.name, platform, choice.target.name, choice.skipped, kernel.grid, cost(kernel))
+    spent, peaks = cost(kernel), machine(platform)
+    bound = roofline(spent, peaks) if peaks else None
+    return Explanation(kernel.name, platform, choice.target.name, choice.skipped, kernel.grid, spent, bound)
 
 
 def source(kernel: Kernel, name: str) -> str:
