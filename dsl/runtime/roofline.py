@@ -1,7 +1,7 @@
 """The roofline of a kernel: the least time its bytes and its flops take on this machine.
 
-Williams, Waterman and Patterson (2009). A processor is measured once, in a tenth of a second; GPUs are stated as
-their maker states them.
+Williams, Waterman and Patterson (2009). A processor is measured once, in a tenth of a
+second; GPUs are stated as their maker states them.
 """
 
 import time
@@ -86,7 +86,7 @@ def _host() -> Machine:
     copy = _best(lambda: np.copyto(target, data))
     with jax.ensure_compile_time_eval(), jax.default_device(jax.devices("cpu")[0]):
         square, multiply = jnp.ones((512, 512)), jax.jit(jnp.matmul)
-        product = _best(lambda: jax.block_until_ready(multiply(square, square)))
+        product = _best(lambda: multiply(square, square).block_until_ready())
     return Machine("this processor", 2 * data.nbytes / copy, 2 * 512**3 / product, True)
 
 
