@@ -1,6 +1,6 @@
 """What differs between CUDA C++ and the Metal Shading Language: words, types, functions and limits."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from dsl.ir.types import RefType
@@ -73,7 +73,7 @@ _METAL_ERF = """\
 """
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Dialect:
     """A C-like GPU language as a table of templates.
 
@@ -97,16 +97,16 @@ class Dialect:
     helpers: Mapping[str, str]
     functions: Mapping[str, str]
 
-    def signature(self, name: str, refs: tuple[RefType, ...], threads: int) -> str:
+    def signature(self, name: str, refs: Sequence[tuple[RefType, str]], threads: int) -> str:
         """The kernel's head up to its opening brace, and the names of where it runs."""
         words = [
             self.parameter.format(
                 const="" if ref.is_written else "const ",
                 type=self.types[ref.dtype],
-                name=parameter_name(ref),
+                name=called,
                 number=number,
             )
-            for number, ref in enumerate(refs)
+            for number, (ref, called) in enumerate(refs)
         ]
         return self.head.format(name=name, parameters=", ".join(words), threads=threads)
 

@@ -27,8 +27,8 @@ from dsl.ir.ops import (
     defined,
     walk,
 )
-from dsl.ir.types import Shape, Value
-from dsl.lower.c.dialects import Dialect
+from dsl.ir.types import RefType, Shape, Value
+from dsl.lower.c.dialects import Dialect, parameter_name
 from dsl.lower.c.exchange import Exchange
 from dsl.lower.c.expressions import Expressions
 from dsl.lower.c.layout import Layout, row_layout
@@ -49,13 +49,16 @@ class Program:
     """Emitted source and how to launch it.
 
     Attributes:
-        entry: name of the kernel function; its parameters are the Refs in order.
+        entry: name of the kernel function.
+        parameters: the Ref that each of its parameters is: all inputs, then all outputs. An inout Ref
+            stands twice, for the same memory; only the first is used.
         blocks, threads: a one-dimensional grid, and the threads of a block.
         shared_bytes: statically sized shared memory.
     """
 
     source: str
     entry: str
+    parameters: tuple[RefType, ...]
     blocks: int
     threads: int
     shared_bytes: int
@@ -77,9 +80,18 @@ def emit(kernel: Kernel, dialect: Dialect, layout: Layout | None = None) -> Prog
     _Emitter(kernel, dialect, layout, lines, Pool(shared)).block(kernel.body)
     body = lines.text()
     pool = f"  {dialect.shared.format(count=shared.count)}\n" if shared.count else ""
-    head = dialect.signature(entry, kernel.refs, layout.threads)
+    named = _parameters(kernel)
+    head = dialect.signature(entry, named, layout.threads)
     source = f"{dialect.prologue}{dialect.definitions(body)}\n{head}{pool}{body}}}\n"
-    return Program(source, entry, math.prod(kernel.grid), layout.threads, 4 * shared.count)
+    refs = tuple(ref for ref, _ in named)
+    return Program(source, entry, refs, math.prod(kernel.grid), layout.threads, 4 * shared.count)
+
+
+def _parameters(kernel: Kernel) -> list[tuple[RefType, str]]:
+    """The order in which XLA hands over buffers: operands, then results."""
+    operands = [(ref, parameter_name(ref)) for ref in kernel.inputs]
+    same = {ref.name: f"{ref.name}_result" for ref in kernel.outputs if ref.role == "inout"}
+    return operands + [(ref, same.get(ref.name, parameter_name(ref))) for ref in kernel.outputs]
 
 
 def choose_layout(kernel: Kernel) -> Layout:

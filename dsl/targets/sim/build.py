@@ -1,6 +1,5 @@
 """From generated source to a shared library that executes it: the shim, the compiler, the files."""
 
-import hashlib
 import os
 import re
 import shutil
@@ -12,8 +11,10 @@ from pathlib import Path
 from dsl.ir.ops import Kernel
 from dsl.lower.c.dialects import Dialect
 from dsl.lower.c.emit import Program
+from dsl.runtime.cache import Cache, default_folder, key_of
 
 HERE = Path(__file__).resolve().parent
+LIBRARY = "program.so"
 SHIMS = ("simulator.h", "cuda.h", "metal/metal_stdlib")
 COMPILERS = ("g++", "clang++", "c++")
 FLAGS = ("-O1", "-std=c++17", "-shared", "-fPIC", "-w", "-fwrapv", "-fno-threadsafe-statics")
@@ -30,27 +31,23 @@ def compiler() -> str | None:
     return next((found for name in names if (found := shutil.which(name))), None)
 
 
-def folder() -> Path:
-    """Where built libraries are kept: $TARSIA_DSL_SIM_CACHE, or in the user's cache."""
-    given = os.environ.get("TARSIA_DSL_SIM_CACHE")
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(given) if given else Path(base) / "tarsia" / "dsl" / "sim"
-
-
 def library(kernel: Kernel, dialect: Dialect, program: Program) -> Path:
     """The built library of a program, from the cache when the same text was built before.
 
-    Raises BuildError. Processes may call it at once: files appear under their names when complete.
+    Raises BuildError.
     """
     found = compiler()
     if found is None:
         raise BuildError("there is no C++ compiler")
     text = harness(kernel, dialect, program)
     identity = "\n".join([found, *FLAGS, text, _shims()])
-    path = folder() / f"{hashlib.sha256(identity.encode()).hexdigest()[:32]}.so"
-    if not path.exists():
-        _compile(found, text, path)
-    return path
+    key = key_of(identity)
+    try:
+        cache = Cache(default_folder())
+        entry = cache.load(key) or cache.store(key, {LIBRARY: _compile(found, text)})
+    except OSError as reason:
+        raise BuildError(f"the cache of built programs cannot be used: {reason}") from None
+    return entry / LIBRARY
 
 
 @lru_cache(maxsize=1)
@@ -62,7 +59,8 @@ def harness(kernel: Kernel, dialect: Dialect, program: Program) -> str:
     """The C++ text around the source: its only change is that shared memory watches its users."""
     source = _POOL.sub(r"\1static sim::Shared<float, \2> pool;", program.source)
     include = '#include "cuda.h"\n' if dialect.name == "cuda" else ""
-    casts = ", ".join(f"({dialect.types[ref.dtype]}*)a[{number}]" for number, ref in enumerate(kernel.refs))
+    position = {ref.name: number for number, ref in enumerate(kernel.refs)}
+    casts = ", ".join(f"({dialect.types[ref.dtype]}*)a[{position[ref.name]}]" for ref in program.parameters)
     place = "" if dialect.name == "cuda" else ", dsl_program, sim::current & 31, sim::current >> 5"
     return (
         f"{include}{source}\n"
@@ -73,18 +71,16 @@ def harness(kernel: Kernel, dialect: Dialect, program: Program) -> str:
     )
 
 
-def _compile(found: str, text: str, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
-        source, built = Path(scratch) / "program.cpp", Path(scratch) / "program.so"
+def _compile(found: str, text: str) -> bytes:
+    with tempfile.TemporaryDirectory() as scratch:
+        source, built = Path(scratch) / "program.cpp", Path(scratch) / LIBRARY
         source.write_text(text)
         include = (f"-I{HERE}", f"-I{HERE / 'metal'}")
-        done = subprocess.run(
-            [found, *FLAGS, *include, "-o", str(built), str(source)], capture_output=True, text=True
-        )
+        command = [found, *FLAGS, *include, "-o", str(built), str(source)]
+        done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
             raise BuildError(_first_error(done.stderr, text))
-        built.replace(path)
+        return built.read_bytes()
 
 
 def _first_error(told: str, text: str) -> str:

@@ -6,5 +6,5 @@ import pytest
 @pytest.fixture(scope="session", autouse=True)
 def builds_of_this_run(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TARSIA_DSL_SIM_CACHE", str(tmp_path_factory.mktemp("sim")))
+        patch.setenv("TARSIA_DSL_CACHE", str(tmp_path_factory.mktemp("dsl")))
         yield
