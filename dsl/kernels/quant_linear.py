@@ -30,9 +30,9 @@ def _for_xla(x: Ref, w: Ref) -> dict[str, int]:
 
 
 def _for_cpu(x: Ref) -> dict[str, int]:
-    """Running sums of 128 numbers: they and the weights fit the registers of AVX2."""
-    rows = min(x.shape[0], 4)
-    return {"BM": 4 // rows if rows < 3 else 1, "BX": rows}
+    """Running sums of 128 to 256 numbers, in registers; rows of x in even blocks of up to 4."""
+    rows = cdiv(x.shape[0], cdiv(x.shape[0], 4))
+    return {"BM": 4 if rows == 1 else 2, "BX": rows}
 
 
 TUNE: Tuning = {"xla": _for_xla, "cpu": _for_cpu}

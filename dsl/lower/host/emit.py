@@ -24,8 +24,8 @@ VERSION = 1
 """Part of the key under which compiled kernels are kept; raise it when the emitted code changes."""
 ON_STACK = 8192
 """Bytes up to which a tile is a local array."""
-WORTH_THREADS = 1 << 20
-"""Bytes moved plus flops from which the grid is split over threads: some 50 us of work."""
+WORTH_THREADS = 1 << 23
+"""Bytes moved plus flops from which the grid is split over threads: some 0.3 ms of work."""
 
 Trusted = frozenset[tuple[str, Index, int]]
 _START = {"sum": {"float": "0.0f", "int": "0"}}
@@ -425,7 +425,10 @@ class _Program:
                 self.say(f"for (long i = 0; i < {LANES}; i++) lanes[i] = total;")
                 fold = _FOLD[op.kind].format("lanes[lane]", "x")
                 self.chunks(whole, [*nest.cells, f"{step}lanes[lane] = {fold};"])
-                self.tree(op.kind)
+                if op.kind == "sum" and kind == "float":
+                    self.say("total = total_of(lanes);")
+                else:
+                    self.tree(op.kind)
             if whole < columns:
                 with self.braces(f"for (long c = {whole}; c < {columns}; c++)"):
                     fold = _FOLD[op.kind].format("total", "x")

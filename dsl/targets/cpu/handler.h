@@ -72,7 +72,7 @@ static void run(XLA_FFI_CallFrame *frame, void **args, void **results) {
   auto shared = std::make_shared<Shared>();
   for (int i = 0; i < ARGUMENTS; i++) shared->args[i] = args[i];
   for (int i = 0; i < RESULTS; i++) shared->results[i] = results[i];
-  shared->chunk = (PROGRAMS + count * 4 - 1) / (count * 4);
+  shared->chunk = (PROGRAMS + count * 16 - 1) / (count * 16);
   for (long i = 1; i < count; i++)
     if (!schedule(frame, shared)) break;
   shared->drain();
