@@ -17,6 +17,7 @@ def test_linear_is_x_times_w_transposed_plus_bias():
     np.testing.assert_allclose(linear(jnp.asarray(x), jnp.asarray(w), jnp.asarray(b)), expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("path", ["auto", "xla"])
 @pytest.mark.parametrize("kind", ["int8", "int4"])
 @pytest.mark.parametrize("rows", [1, 4])
 @pytest.mark.parametrize(
@@ -24,10 +25,13 @@ def test_linear_is_x_times_w_transposed_plus_bias():
     [(24, 64), (24, 50), (7, 1), (3000, 1024), (2049, 600)],
     ids=["groups", "tail", "one-column", "blocks", "uneven-blocks-and-tail"],
 )
-def test_quantised_linear_equals_the_product_with_the_expanded_matrix(kind, rows, out, features):
+def test_quantised_linear_equals_the_product_with_the_expanded_matrix(
+    kind, rows, out, features, path, monkeypatch
+):
+    monkeypatch.setenv("TARSIA_OPS", path)
     w, x, b = quantize(draw(out, features), kind), draw(rows, features, seed=1), draw(out, seed=2)
     expected = x.astype(np.float64) @ np.asarray(dequantize(w), np.float64).T + b
-    got = compile(linear)(jnp.asarray(x), w, jnp.asarray(b))
+    got = compile(lambda *a: linear(*a))(jnp.asarray(x), w, jnp.asarray(b))
     np.testing.assert_allclose(got, expected, atol=2e-4 * np.sqrt(features))
 
 
