@@ -46,6 +46,8 @@ MODULES: dict[str, str] = {
     "xla": "dsl.lower.xla_target",
     "oracle": "dsl.lower.oracle_target",
     "pallas": "dsl.targets.pallas.target",
+    "cuda": "dsl.targets.cuda.target",
+    "metal": "dsl.targets.metal.target",
     "sim:cuda": "dsl.targets.sim.cuda_target",
     "sim:metal": "dsl.targets.sim.metal_target",
     "cpu": "dsl.targets.cpu.target",

@@ -1,0 +1,98 @@
+"""The `metal` target: source on any machine; on a Mac, a launch behind a host callback of the CPU platform.
+
+Never run on Apple hardware. What stands for it: the same source is executed by `sim:metal` and type-checked
+by clang, and on a Mac each kernel is compared with the oracle before its first use. JAX has no Metal
+platform that takes kernels of ours (jax-metal is dead, jax-mps takes none), so arrays are copied to and fro.
+"""
+
+import platform
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dsl.ir.ops import Kernel
+from dsl.lang.arguments import NUMPY_NAME
+from dsl.lang.errors import BackendError
+from dsl.lower.c.dialects import METAL
+from dsl.lower.c.emit import Unsupported, emit
+from dsl.runtime.selfcheck import disagreement
+from dsl.targets.metal.launch import Array, MetalError, Pipeline
+from dsl.targets.metal.objc import device
+
+
+class MetalTarget:
+    """Kernels on Apple GPUs."""
+
+    name = "metal"
+    platforms: tuple[str, ...] = ("cpu",)
+
+    def refuses(self, kernel: Kernel) -> str | None:
+        if platform.system() != "Darwin":
+            return f"Metal needs macOS, and this is {platform.system()}; sim:metal runs the same source here"
+        if device() is None:
+            return "there is no Metal device on this machine"
+        return _refusal(kernel)
+
+    def build(self, kernel: Kernel) -> Callable[..., tuple[jax.Array, ...]]:
+        struct: Any = jax.ShapeDtypeStruct
+        shapes = tuple(struct(ref.shape, jnp.dtype(NUMPY_NAME[ref.dtype])) for ref in kernel.outputs)
+        pipeline = _pipeline(kernel)
+
+        def on_host(*arrays: Any) -> tuple[Any, ...]:
+            inputs = [np.asarray(x) for x in arrays]
+            given = {ref.name: x for ref, x in zip(kernel.inputs, inputs, strict=True)}
+            results = [
+                np.array(given[ref.name]) if ref.role == "inout" else np.zeros(each.shape, each.dtype)
+                for ref, each in zip(kernel.outputs, shapes, strict=True)
+            ]
+            launch(kernel, pipeline, inputs, results)
+            return tuple(results)
+
+        def call(*arrays: jax.Array) -> tuple[jax.Array, ...]:
+            found: tuple[jax.Array, ...] = jax.pure_callback(on_host, shapes, *arrays)
+            return found
+
+        return call
+
+    def source(self, kernel: Kernel) -> str:
+        """The Metal Shading Language, on any machine."""
+        try:
+            return emit(kernel, METAL).source
+        except Unsupported as reason:
+            raise BackendError(f"metal cannot take {kernel.name}: {reason}") from None
+
+
+def launch(
+    kernel: Kernel,
+    run: Callable[[Sequence[Array]], None],
+    inputs: Sequence[Array],
+    results: Sequence[Array],
+) -> None:
+    """Gives `run` one array for each parameter; `results` begin as the outputs do and are written."""
+    read = {ref.name: x for ref, x in zip(kernel.inputs, inputs, strict=True)}
+    written = {ref.name: x for ref, x in zip(kernel.outputs, results, strict=True)}
+    memory = {name: np.ascontiguousarray(x) for name, x in read.items()} | written
+    run([memory[ref.name] for ref in emit(kernel, METAL).parameters])
+
+
+@lru_cache(maxsize=512)
+def _pipeline(kernel: Kernel) -> Pipeline:
+    return Pipeline(emit(kernel, METAL))
+
+
+@lru_cache(maxsize=512)
+def _refusal(kernel: Kernel) -> str | None:
+    try:
+        pipeline = _pipeline(kernel)
+        return disagreement(kernel, lambda inputs, results, _: launch(kernel, pipeline, inputs, results))
+    except Unsupported as reason:
+        return str(reason)
+    except MetalError as reason:
+        return f"Metal refuses the generated source: {reason}"
+
+
+TARGET = MetalTarget()
