@@ -63,7 +63,7 @@ class _Decider:
             case Binary(kind="max" | "min", left=left, right=right) if left.dtype == "i32":
                 return self.extreme(op, left, right)
         if op.results and op.results[0].dtype == "i32" and op.results[0].is_scalar:
-            low, high = self.facts.interval(op.results[0])
+            low, high = self.range(op.results[0])
             if low is not None and low == high and not isinstance(op, Const):
                 return _constant(op, low)
         self.note(op)
@@ -91,7 +91,8 @@ class _Decider:
         return op
 
     def range(self, value: Value) -> Interval:
-        return self.facts.interval(value) if value.is_scalar else self.tiles.get(value.id, UNKNOWN)
+        found = self.facts.interval(value) if value.is_scalar else self.tiles.get(value.id, UNKNOWN)
+        return found if _fits(found) else UNKNOWN
 
     def note(self, op: Op) -> None:
         """Remembers the range of an i32 tile: of a window's positions, and of sums and extremes of them."""
@@ -140,4 +141,10 @@ def _combined(kind: str, a: Interval, b: Interval) -> Interval:
             found = max(low, least), max(high, most)
         case _:
             found = min(low, least), min(high, most)
-    return found if found[0] >= -(2**31) and found[1] < 2**31 else UNKNOWN
+    return found if _fits(found) else UNKNOWN
+
+
+def _fits(found: Interval) -> bool:
+    """False for a range that i32 wraps, of which nothing is known then."""
+    low, high = found
+    return (low is None or low >= -(2**31)) and (high is None or high < 2**31)

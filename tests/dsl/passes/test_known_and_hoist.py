@@ -38,6 +38,11 @@ CASES = {
         "%8: f32 = const -1.0", "%9: f32[4, 4] = where %7, %4, %8"], 9, [
         "%5: i32[4, 1] = iota %3 axis 0", "%6: i32 = const 7", "%7: bool[4, 1] = lt %5, %6",
         "%8: f32 = const -1.0", "%9: f32[4, 4] = where %7, %4, %8"], 9),
+    "a comparison of what wraps stays": (decide_known, [
+        "%5: i32 = const 2000000000", "%6: i32 = mul %3, %5", "%7: bool = ge %6, %0", "%8: f32 = const -1.0",
+        "%9: f32[4, 4] = where %7, %4, %8"], 9, [
+        "%5: i32 = const 2000000000", "%6: i32 = mul %3, %5", "%7: bool = ge %6, %0", "%8: f32 = const -1.0",
+        "%9: f32[4, 4] = where %7, %4, %8"], 9),
     "a bound that cannot bind": (decide_known, [
         "%5: i32 = const 9", "%6: i32 = min %3, %5", "%7: f32 = cast %6", "%8: f32[4, 4] = add %4, %7"], 8, [
         "%5: i32 = const 9", "%6: f32 = cast %3", "%7: f32[4, 4] = add %4, %6"], 7),
