@@ -14,8 +14,8 @@ import jax.numpy as jnp
 from engine.ops.quant import QTensor
 
 NATIVE_ROWS = 8
-"""Rows of x up to which the native product is used: it reads each weight once for four rows, and XLA's
-expand-then-dot, whose expansion is shared by all rows, wins in a prompt."""
+"""Rows of x up to which the native product is used: a decode step's. It reads each weight once for four
+rows; a prompt's many rows share XLA's expansion."""
 NATIVE_ELEMENTS = 1 << 16
 """Weights from which a kernel is compiled for a shape: below, a product takes microseconds either way."""
 _log = logging.getLogger(__name__)
@@ -47,4 +47,4 @@ def _wanted() -> bool:
 
 @functools.cache
 def _say_once(reason: str) -> None:
-    _log.warning("quantised products run on XLA, about three times slower: %s", reason)
+    _log.warning("quantised products run on XLA, more slowly: %s", reason)
