@@ -50,14 +50,31 @@ class Windows:
             bounds = self._bounds(ref, entry, axis, position)
             guards += bounds
             if isinstance(entry, Span) and self.layout.overhangs(entry.tile_axis, shape):
-                covered = any(f" < {ref.shape[axis]}" in bound for bound in bounds)
-                if write or not covered:
-                    coordinate = self.layout.coordinate(entry.tile_axis, shape, slot)
-                    guards.append(f"{coordinate} < {entry.size}")
+                guards += self._within_tile(ref, entry, axis, shape, slot, bounds, write=write)
             positions.append(position)
         if write:
             guards += self.layout.owner(shape or (1, 1))
         return Place(_element(ref, positions), positions[-1], tuple(dict.fromkeys(guards)))
+
+    def _within_tile(
+        self,
+        ref: RefType,
+        entry: Span,
+        axis: int,
+        shape: Shape,
+        slot: Slot,
+        bounds: list[str],
+        *,
+        write: bool,
+    ) -> list[str]:
+        """The guard that keeps a slot past the tile's end from memory, unless a bound does it already."""
+        coordinate = self.layout.coordinate(entry.tile_axis, shape, slot)
+        extent = ref.shape[axis]
+        if not write and any(f" < {extent}" in bound for bound in bounds):
+            return []
+        if f"{coordinate} < {extent}" in bounds and extent <= entry.size:
+            return []
+        return [f"{coordinate} < {entry.size}"]
 
     def _position(self, entry: At | Span, shape: Shape, slot: Slot) -> str:
         start = self.names[entry.start]

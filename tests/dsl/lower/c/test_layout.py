@@ -1,7 +1,7 @@
 """The formulas of a layout: every element has a holder, and one owner."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dsl.lower.c.layout import LANES, row_layout
@@ -25,12 +25,14 @@ def held(layout, shape, *, owned):
     return {at: n for at, n in counts.items() if at[0] < shape[0] and at[1] < shape[1]}
 
 
+@settings(max_examples=25, deadline=None)
 @given(SHAPES, st.sampled_from((1, 2, 4, 8)))
 def test_owners_hold_each_element_once(shape, warps):
     counts = held(row_layout(warps), shape, owned=True)
     assert counts == {(r, c): 1 for r in range(shape[0]) for c in range(shape[1])}
 
 
+@settings(max_examples=25, deadline=None)
 @given(SHAPES, st.sampled_from((1, 2, 4, 8)))
 def test_replicated_tiles_are_held_by_all_threads_of_their_row_or_column(shape, warps):
     layout = row_layout(warps)
@@ -38,6 +40,7 @@ def test_replicated_tiles_are_held_by_all_threads_of_their_row_or_column(shape, 
     assert set(held(layout, shape, owned=False).values()) == {times}
 
 
+@settings(max_examples=25, deadline=None)
 @given(SHAPES, st.sampled_from((1, 2, 4, 8)))
 def test_a_tile_overhangs_exactly_when_slots_lie_past_its_end(shape, warps):
     layout = row_layout(warps)
