@@ -29,6 +29,7 @@ _LINE = _tags(
     " footer aside summary tbody tfoot thead tr legend search hgroup"
 )
 _CELL = frozenset(("td", "th"))
+_BLOCK_TAG = re.compile(rf"(?=</?(?:{'|'.join(sorted(_PARAGRAPH | _LINE | _CELL))})[\s/>])", re.I)
 _MIN_MAIN_CHARS = 200
 _MIN_MAIN_SHARE = 0.4
 
@@ -43,7 +44,7 @@ def html_text(data: bytes, limits: ParseLimits) -> str:
     """The text a reader of the page sees, normalised. Raises `Unreadable` (damaged or too large)."""
     source = decode(data, declared_charset(data))
     refuse_quadratic(source, limits)
-    tree = LexborHTMLParser(source)
+    tree = LexborHTMLParser(_keep_words_apart(source))
     root = tree.body or tree.root
     text = _readable(tree, root) if root is not None else ""
     if not text.strip():
@@ -59,6 +60,11 @@ def declared_charset(data: bytes) -> str | None:
     if charset in ("iso-8859-1", "latin-1", "latin1", "ascii", "us-ascii"):
         return "windows-1252"
     return None if charset and charset.startswith("utf-16") else charset
+
+
+def _keep_words_apart(source: str) -> str:
+    """A space before each block's tag: the parser drops one that is out of place and joins what it parted."""
+    return _BLOCK_TAG.sub(" ", source)
 
 
 def refuse_quadratic(source: str, limits: ParseLimits) -> None:

@@ -27,6 +27,8 @@ def text_of(body: str | bytes, **options) -> str:
         ("one<br>two<br><br>three", "one\ntwo\n\nthree"),
         ("<ul><li>one<li><p>two</p></ul>end", "- one\n- two\n\nend"),
         ("<table><tr><th>Wood<th>Age<tr><td>oak<td><p>40</p></table>", "Wood\tAge\noak\t40"),
+        ("<p>The capital of <b>Zed is Qux<td>oops<table>", "The capital of Zed is Qux oops"),
+        ("<span>one</div>two</li>three</span>", "one two three"),
         ("<table><tr><td>a<td>b<tr><td><td>c</table>", "a\tb\n\tc"),
         ("<pre>x = 1\n\ny = 2</pre>", "x = 1\n\ny = 2"),
         ("a&amp;b &lt;tag&gt; caf&eacute;", "a&b <tag> café"),
