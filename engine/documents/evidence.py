@@ -14,7 +14,7 @@ from engine.documents.lexical import (
     terms,
     words,
 )
-from engine.documents.sentences import blocks, is_heading, sentences_of
+from engine.documents.sentences import blocks, is_heading, is_statement, key_and_value, sentences_of
 from engine.errors import RequestError
 from engine.protocols import Embedder, Float32, PageSource, Passage, ScoredPassage
 
@@ -130,7 +130,8 @@ def _sentences(text: str, passage: Passage) -> list[Sentence]:
             piece = text[start:end]
             if _LEADERS.search(piece) or not any(map(str.isalpha, piece)):
                 continue
-            rows = [*rows, piece] if _is_row(piece) else []
+            same = rows and not block.after_gap and ("\t" in piece) == ("\t" in rows[0])
+            rows = [*(rows if same else []), piece] if _is_row(piece) else []
             under = rows[0] if len(rows) > 1 and not _DIGIT.search(rows[0]) and _is_figures(piece) else ""
             place = (passage.document_id, passage.page, passage.document, start, end)
             found.append(Sentence(*place, piece, len(found), number, under))
@@ -162,13 +163,17 @@ def _features(
     passage_stems = {scored.passage.id: set(words(scored.passage.text)) for _, scored in found}
     candidates = []
     for sentence, scored in found:
+        if _echoes(question, sentence.text):
+            continue
         around = [stems.get((*_key(sentence)[:2], sentence.index + step), set()) for step in (-1, 0, 1)]
+        own = coverage(weights, stems[_key(sentence)])
+        apart = own == 0.0 and key_and_value(sentence.text) is not None
         features = (
             scores[_key(sentence)],
             scored.score,
             _heading_similarity(sentence, pages, scores),
-            coverage(weights, stems[_key(sentence)]),
-            coverage(weights, set().union(*around)),
+            own,
+            0.0 if apart else coverage(weights, set().union(*around)),
             coverage(weights, passage_stems[scored.passage.id]),
             float(wants_number and not has_number(sentence.text, besides=question)),
             float(sentence.text.endswith("?")),
@@ -180,7 +185,14 @@ def _features(
 
 def is_fragment(text: str) -> bool:
     """A heading, a page number, a running title: not a statement."""
-    return is_heading(text) or (len(text.split()) < _MIN_WORDS and "\t" not in text)
+    short = len(text.split()) < _MIN_WORDS and "\t" not in text
+    return is_heading(text) or (short and not is_statement(text))
+
+
+def _echoes(question: str, text: str) -> bool:
+    """A value that the question already names ("Name: Ada" for "Where was Ada born?") answers nothing."""
+    parts = key_and_value(text)
+    return parts is not None and set(words(parts[1])) <= set(words(question))
 
 
 def _key(sentence: Sentence) -> tuple[str, int, int]:

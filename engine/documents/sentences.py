@@ -15,6 +15,17 @@ _BULLET = re.compile(r"\s*(?:[-*+•◦▪‣·●○–—]|\(?\d{1,3}[.)]|\(?[
 _MARK = re.compile(r"[-*+•◦▪‣·●○–—]\s")
 _NUMBERED_HEADING = re.compile(r"\s*(?:\d+\.)+\d*\s+\S|\s*(?:Chapter|Section|Part|Appendix)\s+[\dA-Z]+\b")
 _END = re.compile(r"(?:[.!?…]+[\"'”’»)\]]*(?=\s|$))|[。！？]+[」』）]*")
+_VERB = re.compile(
+    r"\b(?:is|are|was|were|isn't|aren't|wasn't|weren't|has|have|had|does|did|can|cannot|can't|could|will|won't"
+    r"|would|must|may|might|should)\b"
+)
+_ASKING = re.compile(r"(?:\d[\d.]*\s+)?(?:how|why|what|when|where|which|who|whose|whether|if)\b", re.I)
+_KEY_AND_VALUE = re.compile(
+    r"(?:\[[^\]\n]{1,30}\]\s*)?(?!(?:chapter|section|part|appendix|figure|fig|table|step|note)\b)"
+    r"([^\W\d_][\w ()/'’.-]{0,39}):\s+\S",
+    re.I,
+)
+_OPTION = re.compile(r"--?\w[\w-]*(?:[ =,]\S+)*?(?:\s+\S+){2}")
 _OPENING = "\"'“‘«([¿¡-–—•*"
 _UNFINISHED = tuple(",;:-–—&/(")
 _ALWAYS_SHORT = "e.g i.e cf vs dr mr mrs ms prof st sr jr pp eds approx ca resp viz ph.d op incl"
@@ -85,9 +96,26 @@ def trim(text: str, start: int, end: int) -> Span:
 
 
 def is_heading(text: str) -> bool:
-    """A short line, not of a list or table, that does not end as a sentence does."""
+    """A short line, not of a list or table, that neither ends as a sentence does nor states something."""
     short = len(text) <= 90 and "\n" not in text and "\t" not in text
-    return short and text[-1:] not in ".!?;,:" and not _MARK.match(text)
+    return short and text[-1:] not in ".!?;,:" and not _MARK.match(text) and not is_statement(text)
+
+
+def is_statement(text: str) -> bool:
+    """Whether a line without a full stop says something by itself, as lines of notes, lists and slides do.
+
+    It has a finite verb (an auxiliary, the only ones that can be told without a model), or it gives a value
+    to a key ("Port: 8844"), or it explains a command's option ("-q  print nothing").
+    """
+    if key_and_value(text) or _OPTION.match(text):
+        return True
+    return _VERB.search(text) is not None and not _ASKING.match(text)
+
+
+def key_and_value(text: str) -> tuple[str, str] | None:
+    """The parts of a line such as "Port: 8844" or "[09:14] Mira: on my way", None for any other."""
+    found = _KEY_AND_VALUE.match(text)
+    return (found[1], text[found.end() - 1 :]) if found else None
 
 
 def _lines(text: str) -> Iterator[Span]:

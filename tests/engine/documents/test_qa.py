@@ -194,3 +194,66 @@ def test_citations_do_not_repeat_each_other(library):
     twice.add("b.txt", b"The larch sheds its needles in November.")
     answer = DocumentQA(twice, twice, library.embedder, None).answer("When does the larch shed its needles?")
     assert isinstance(answer.citations[0], Citation) and len(answer.citations) == 1
+
+
+ZED = "The capital of Zed is Qux"
+SLIDE = "Kestrel\nBudget is 3.2 million euros\nLaunch planned for May 2031\nLead engineer is Tomas Brandt\n"
+RECORD = "Name: Orla Venn\nBirthplace: Tarn\nOccupation: bridge engineer\nEmployer: Halden Works\n"
+PAIRS = (
+    "<table><tr><td>Opening hours<td>9 to 17<tr><td>Phone<td>555 0134<tr><td>Entrance fee<td>12 euros</table>"
+)
+CITIES = "<table><tr><th>City<th>Population<tr><td>Zed<td>41000<tr><td>Yarrow<td>72000</table>"
+ITEMS = (
+    "<h2>Facts</h2><ul><li>The office opens at 9 am<li>Parking is behind the mill<li>Dogs stay outside</ul>"
+)
+NOTES = "Shopping notes\n\nThe gardener comes on Thursday\n\nThe boiler was serviced by Amund Lie\n"
+CHAT = "[09:14] Mira: the key is under the blue pot\n[09:15] Jon: thanks, the van leaves at noon\n"
+MANUAL = "OPTIONS\n\n-v  print the version and exit\n\n-r  recurse into folders\n\n-z  compress the output\n"
+TITLED = (
+    "Capital of Zed\n\nIt is Qux, a harbour town.\n\nSpeed limit\n\nDrivers keep to 42 km/h in the towns.\n"
+)
+UNSTOPPED = [
+    ("lines.txt", f"{ZED}\n\nThe speed limit is 42 km/h\n", "What is the capital of Zed?", "Qux", "42"),
+    (
+        "a.html",
+        f"<p>{ZED}</p><table><tr><td>Speed<td>42 km/h</table>",
+        "What is the capital of Zed?",
+        "Qux",
+        "42",
+    ),
+    ("b.txt", f"- {ZED}\n- The currency is the dram\n", "What is the currency?", "dram", "Qux"),
+    ("c.html", ITEMS, "Where is the parking?", "behind the mill", "Dogs"),
+    ("d.txt", RECORD, "What is the occupation of Orla Venn?", "bridge engineer", "Halden"),
+    ("e.txt", "Server: node7\nPort: 8844\nOwner: Pia\n", "Which port does the server use?", "8844", "Pia"),
+    ("f.txt", SLIDE, "Who is the lead engineer?", "Tomas Brandt", "Budget"),
+    ("g.txt", SLIDE, "When is the launch planned?", "May 2031", "Budget"),
+    ("h.html", CITIES, "What is the population of Yarrow?", "72000", "41000"),
+    ("i.html", PAIRS, "How much is the entrance fee?", "12 euros", "555"),
+    ("j.txt", MANUAL, "Which option compresses the output?", "-z", "-r"),
+    ("k.txt", CHAT, "Where is the key?", "blue pot", "ladder"),
+    ("l.txt", NOTES, "Who serviced the boiler?", "Amund Lie", "Thursday"),
+    ("m.txt", TITLED, "What is the capital of Zed?", "It is Qux", "42"),
+]
+
+
+@pytest.mark.parametrize(("name", "text", "question", "wanted", "unwanted"), UNSTOPPED)
+def test_lines_without_a_full_stop_are_answers(library, name, text, question, wanted, unwanted):
+    lines = MemoryLibrary(library.embedder)
+    lines.add(name, text.encode())
+    found = DocumentQA(lines, lines, library.embedder, None).answer(question)
+    assert wanted in found.answer and unwanted not in found.answer
+
+
+@pytest.mark.parametrize(
+    ("text", "question"),
+    [
+        (f"{ZED}\n\nThe speed limit is 42 km/h\n", "What is the national bird of Zed?"),
+        (SLIDE, "Which paint is used on the door?"),
+        (RECORD, "Who painted the Mona Lisa?"),
+        (CHAT, "What is the price of gold?"),
+    ],
+)
+def test_lines_without_a_full_stop_are_not_stretched_to_answers(library, text, question):
+    lines = MemoryLibrary(library.embedder)
+    lines.add("lines.txt", text.encode())
+    assert not DocumentQA(lines, lines, library.embedder, None).answer(question).answered
