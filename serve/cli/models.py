@@ -4,7 +4,7 @@ from pathlib import Path
 
 from engine import pull as pulling
 from engine.registry import KNOWN_MODELS, installed_models, models_dir
-from serve.cli.output import print_json, print_table, stages
+from serve.cli.output import logged_stages, print_json, print_table
 
 
 def run_list(*, as_json: bool) -> None:
@@ -59,7 +59,7 @@ def run_list(*, as_json: bool) -> None:
 def run_pull(names: list[str]) -> None:
     wanted = names or [model.alias for model in KNOWN_MODELS if model.default]
     for name in wanted:
-        with stages() as stage:
+        with logged_stages() as stage:
             model = pulling.pull(name, stage)
         print(f"{model.name}: {model.path}")
 

@@ -49,7 +49,17 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 @contextmanager
 def stages() -> Iterator[Stage]:
-    """Progress bars on stderr when it is a terminal; otherwise one line per stage."""
+    """Progress bars on stderr when it is a terminal; otherwise nothing, so that errors stand alone."""
+    if sys.stderr.isatty():
+        with _bars() as stage:
+            yield stage
+    else:
+        yield lambda what, done, total: None
+
+
+@contextmanager
+def logged_stages() -> Iterator[Stage]:
+    """Progress bars on a terminal; otherwise a line per stage, as belongs in a service's log."""
     if sys.stderr.isatty():
         with _bars() as stage:
             yield stage

@@ -7,7 +7,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
-from serve.cli.output import stages
+from serve.cli.output import logged_stages
 from serve.cli.workplace import remove_address, write_address
 from serve.config import Settings, load_settings
 from serve.runtime import Runtime
@@ -37,7 +37,7 @@ def run(flags: Mapping[str, Any], config_file: Path | None) -> None:
 
 
 def _start(settings: Settings) -> Runtime:
-    with stages() as stage:
+    with logged_stages() as stage:
         runtime = Runtime.open(settings, stage=stage)
         try:
             write_address(settings.data_dir, None)
