@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
@@ -63,9 +64,7 @@ def random_array(rng: np.random.Generator, ref: RefType) -> Array:
 
 
 def _narrow(data: Array, dtype: Storage) -> Array:
-    import ml_dtypes
-
-    return data.astype({"f32": np.float32, "f16": np.float16, "bf16": ml_dtypes.bfloat16}[dtype])
+    return data.astype({"f32": np.float32, "f16": np.float16, "bf16": jnp.bfloat16}[dtype])
 
 
 def _outputs(kernel: Kernel, inputs: Sequence[Array]) -> list[Array]:
