@@ -1,5 +1,7 @@
-"""Tokens per second of one and of four chats at once, SmolLM2 135M, greedy, beside transformers when
-the bench extra is installed. Run: `python -m experiments.bench.chat [--tokens N] [--quant int8 f32]`.
+"""Tokens per second of one and of four chats at once, SmolLM2 135M, greedy, short prompts included.
+
+Run: `python -m experiments.bench.chat [--tokens N] [--quant int8 f32]`; with `TARSIA_OPS=xla` for the
+portable path.
 """
 
 import argparse
