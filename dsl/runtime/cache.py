@@ -5,8 +5,11 @@ for each file, so that what a crash or a full disk left behind is noticed, remov
 folders of the user's own that nobody else may write to are trusted, since entries hold machine code.
 """
 
+import contextlib
+import functools
 import hashlib
 import json
+import logging
 import os
 import shutil
 import sys
@@ -19,6 +22,7 @@ LIMIT = 256 * 2**20
 """Bytes kept; the entries used longest ago go first."""
 _DIGESTS = "digests.json"
 _ABANDONED = 3600.0
+_log = logging.getLogger("tarsia.dsl")
 
 
 def default_folder() -> Path:
@@ -34,6 +38,16 @@ def default_folder() -> Path:
 def key_of(*parts: str) -> str:
     """A key for everything that the entry depends on."""
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:40]
+
+
+@functools.cache
+def opened(folder: Path) -> "Cache | None":
+    """The cache in a folder; None, said once, where it cannot be made or trusted."""
+    try:
+        return Cache(folder)
+    except OSError as error:
+        _log.warning("compiled kernels are not kept: %s", error)
+        return None
 
 
 class Cache:
@@ -59,20 +73,21 @@ class Cache:
         entry = self.folder / key
         if not entry.is_dir():
             return None
-        if not _intact(entry):
+        # Looked at twice: the first look may have fallen between the two renames of `replace`.
+        if not _intact(entry) and not _intact(entry):
             shutil.rmtree(entry, ignore_errors=True)
             return None
-        os.utime(entry)
+        with contextlib.suppress(OSError):
+            os.utime(entry)
         return entry
 
     def store(self, key: str, files: Mapping[str, bytes]) -> Path:
-        """Puts an entry in place, unless another process has done so meanwhile; returns its folder."""
+        """Puts an entry in place, unless another process has done so meanwhile; returns its folder.
+
+        Raises OSError when the disk is full or may not be written to; nothing is left behind then.
+        """
         entry = self.folder / key
-        made = Path(tempfile.mkdtemp(prefix=".new-", dir=self.folder))
-        for name, data in files.items():
-            (made / name).write_bytes(data)
-        digests = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
-        (made / _DIGESTS).write_text(json.dumps(digests))
+        made = self._written(files)
         try:
             made.rename(entry)
         except OSError:
@@ -81,6 +96,40 @@ class Cache:
                 raise
         self._trim(keep=entry)
         return entry
+
+    def keep(self, key: str, files: Mapping[str, bytes]) -> None:
+        """`store` for what can be made again: a failure is a warning in the log."""
+        try:
+            self.store(key, files)
+        except OSError as error:
+            _log.warning("a compiled kernel is not kept: %s", error)
+
+    def replace(self, key: str, files: Mapping[str, bytes]) -> None:
+        """Puts an entry in the place of another; of two at once, either wins whole. Raises OSError."""
+        entry = self.folder / key
+        made = self._written(files)
+        old = Path(tempfile.mkdtemp(prefix=".new-", dir=self.folder))
+        try:
+            with contextlib.suppress(FileNotFoundError):
+                entry.rename(old / key)
+            with contextlib.suppress(OSError):  # another process was first, with an entry as good
+                made.rename(entry)
+        finally:
+            shutil.rmtree(old, ignore_errors=True)
+            shutil.rmtree(made, ignore_errors=True)
+
+    def _written(self, files: Mapping[str, bytes]) -> Path:
+        """A hidden folder with the files and their digests; removed again when one cannot be written."""
+        made = Path(tempfile.mkdtemp(prefix=".new-", dir=self.folder))
+        try:
+            for name, data in files.items():
+                (made / name).write_bytes(data)
+            digests = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
+            (made / _DIGESTS).write_text(json.dumps(digests))
+        except OSError:
+            shutil.rmtree(made, ignore_errors=True)
+            raise
+        return made
 
     def _trim(self, keep: Path) -> None:
         for path in self.folder.glob(".new-*"):

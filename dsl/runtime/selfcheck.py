@@ -1,12 +1,14 @@
 """The check of a freshly compiled kernel: some of its programs on random data, against the oracle.
 
-In NumPy alone, so that it can run while JAX traces. A kernel that fails is not used: see `Target.refuses`.
+The oracle is NumPy alone, so that it can run while JAX traces. A kernel that fails is not used: see
+`Target.refuses`.
 """
 
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
@@ -45,6 +47,21 @@ def disagreement(kernel: Kernel, run: Run, *, seed: int = 0) -> str | None:
         if reason is not None:
             return reason
     return None
+
+
+def on_device(kernel: Kernel, call: Callable[..., tuple[jax.Array, ...]], device: Any) -> str | None:
+    """Why what a traceable `call` gives on `device` is not what the oracle computes, or None.
+
+    All programs run; those that were drawn are compared. May be asked while JAX traces.
+    """
+
+    def run(inputs: Sequence[Array], results: Sequence[Array], programs: Sequence[int]) -> None:
+        with jax.ensure_compile_time_eval():
+            found = jax.jit(call)(*jax.device_put(list(inputs), device))
+        for result, data in zip(results, found, strict=True):
+            result[...] = np.asarray(data)
+
+    return disagreement(kernel, run)
 
 
 def _sample(rng: np.random.Generator, total: int) -> list[int]:

@@ -5,13 +5,51 @@ add a line to `MODULES`, and name it in `ORDER` for the platforms where it shoul
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from importlib import import_module
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 
 from dsl.ir.ops import Kernel
 from dsl.lang.errors import BackendError
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What a compiled kernel takes of a processor.
+
+    Attributes:
+        arch: the architecture it was compiled for, such as "sm_90".
+        threads: of a block.
+        registers: of a thread; None where the target cannot know.
+        spilled: bytes of registers that a thread keeps in memory; None where the target cannot know.
+        shared: bytes of shared memory of a block.
+    """
+
+    arch: str
+    threads: int
+    registers: int | None
+    spilled: int | None
+    shared: int
+
+    def __str__(self) -> str:
+        known = (
+            []
+            if self.registers is None
+            else [f"{self.registers} registers a thread", f"{self.spilled} B of them spilled"]
+        )
+        shared = f"{self.shared} B of shared memory"
+        return f"{self.arch}: " + ", ".join([f"{self.threads} threads a block", *known, shared])
+
+
+@runtime_checkable
+class Resourceful(Protocol):
+    """A target that can say what a kernel takes."""
+
+    def resources(self, kernel: Kernel) -> tuple[Resources, ...]:
+        """One for each architecture it knows of; () when it cannot take the kernel."""
+        ...
 
 
 class Target(Protocol):
@@ -27,6 +65,8 @@ class Target(Protocol):
 
     def refuses(self, kernel: Kernel) -> str | None:
         """Why it cannot take this kernel on this machine (one line), or None.
+
+        A `profile.Refusal` says of which kind the reason is, for metrics.
 
         All that can fail belongs here: the compiler's presence, compilation, the self-check; a launch
         inside XLA cannot fall back. Must be cheap when asked again.

@@ -9,6 +9,7 @@ of the plugin's encoder, to which a test compares every byte.
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib import import_module, metadata
 from typing import Any
 
 import jax
@@ -18,8 +19,12 @@ from dsl.ir.access import covers
 from dsl.ir.ops import Kernel
 from dsl.lang.arguments import NUMPY_NAME
 from dsl.lower.c.emit import Program
+from dsl.targets.cuda import nvrtc
 from dsl.targets.cuda.nvrtc import Binary
 
+PLUGINS = ("jax_cuda13_plugin", "jax_cuda12_plugin")
+TAKES_CUBIN = (0, 11, 2)
+"""The first jaxlib whose launcher takes machine code beside PTX; it compiles PTX by XLA's ptxas."""
 TARGET_NAME = "triton_kernel_call_ffi"
 ALIGNMENT = 16
 """Bytes that each buffer's address is a multiple of; the launcher checks it. XLA aligns to 128."""
@@ -36,6 +41,7 @@ class Launch:
         shared: bytes of dynamic shared memory.
         capability: 10 * major + minor.
         zeroed: for each parameter in order, the bytes to set to zero before the launch.
+        cubin: machine code for exactly this capability; b"" to have the PTX compiled.
     """
 
     name: str
@@ -45,6 +51,7 @@ class Launch:
     capability: int
     grid: tuple[int, int, int]
     zeroed: tuple[int, ...]
+    cubin: bytes = b""
 
     def encode(self) -> bytes:
         """The protobuf `TritonAnyKernelCall`, not yet compressed."""
@@ -56,6 +63,9 @@ class Launch:
             + _number(6, self.capability)
             + _number(10, 1)
         )
+        if self.cubin:
+            image = _message(1, self.cubin) + _text(2, self.name) + _number(3, self.shared)
+            kernel += _message(11, image)
         grid = b"".join(_number(2 + axis, extent) for axis, extent in enumerate(self.grid))
         arrays = b"".join(
             _message(5, _message(1, _number(1, count) + _number(2, ALIGNMENT))) for count in self.zeroed
@@ -70,6 +80,36 @@ def launch_of(kernel: Kernel, program: Program, binary: Binary) -> Launch:
     capability = int("".join(letter for letter in binary.arch if letter.isdigit()))
     grid = (program.blocks, 1, 1)
     return Launch(program.entry, program.threads // 32, 0, binary.ptx, capability, grid, zeroed)
+
+
+def registered() -> bool:
+    """True when the installed CUDA plugin brings the launcher, which no API of JAX promises."""
+    for name in PLUGINS:
+        try:
+            triton: Any = import_module(f"{name}._triton")
+        except ImportError:
+            continue
+        return TARGET_NAME in triton.registrations()
+    return False
+
+
+def ptx_is_too_new() -> bool:
+    """True when NVRTC is newer than the ptxas that XLA finds: that one refuses NVRTC's PTX."""
+    found = [_installed(name) for name in ("nvidia-cuda-nvcc", "nvidia-cuda-nvcc-cu12")]
+    ptxas = max((version for version in found if version), default=None)
+    return ptxas is not None and _version(nvrtc.version()) > ptxas
+
+
+def _installed(distribution: str) -> tuple[int, int] | None:
+    try:
+        return _version(metadata.version(distribution))
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _version(text: str) -> tuple[int, int]:
+    major, minor = text.split(".")[:2]
+    return int(major), int(minor)
 
 
 def caller(kernel: Kernel, launch: Launch) -> Callable[..., tuple[jax.Array, ...]]:

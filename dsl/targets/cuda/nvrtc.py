@@ -11,6 +11,7 @@ from typing import Any
 
 PIP = "pip install nvidia-cuda-nvrtc-cu12"
 MISSING = f"NVRTC, NVIDIA's compiler, is not installed: {PIP} (it comes with jax[cuda12])"
+FLAGS = ("--ptxas-options=-v", "--std=c++17")
 _PACKAGES = ("nvidia.cuda_nvrtc", "nvidia.cu13")
 
 
@@ -57,19 +58,21 @@ def compile_source(source: str, arch: str) -> Binary:
     handle = ctypes.c_void_p()
     nvrtc.nvrtcCreateProgram(ctypes.byref(handle), source.encode(), b"kernel.cu", 0, None, None)
     try:
-        flags = [f"--gpu-architecture={arch}", "--ptxas-options=-v", "--std=c++17"]
+        flags = [f"--gpu-architecture={arch}", *FLAGS]
         words = (ctypes.c_char_p * len(flags))(*(flag.encode() for flag in flags))
         status = nvrtc.nvrtcCompileProgram(handle, len(flags), words)
         log = _read(nvrtc, handle, "ProgramLog").decode(errors="replace")
         if status:
             raise CompileError(_first_error(log, source, status))
         ptx = _read(nvrtc, handle, "PTX").rstrip(b"\0").decode()
-        return _described(arch, ptx, _read(nvrtc, handle, "CUBIN"), log)
+        return described(arch, ptx, _read(nvrtc, handle, "CUBIN"), log)
     finally:
         nvrtc.nvrtcDestroyProgram(ctypes.byref(handle))
 
 
-def _described(arch: str, ptx: str, cubin: bytes, log: str) -> Binary:
+def described(arch: str, ptx: str, cubin: bytes, log: str) -> Binary:
+    """A compiled kernel with what the compiler's log says of it."""
+
     def number(pattern: str) -> int:
         found = re.search(pattern, log)
         return int(found[1]) if found else 0

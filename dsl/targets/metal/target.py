@@ -1,4 +1,4 @@
-"""The `metal` target: source on any machine; on a Mac, a launch behind a host callback of the CPU platform.
+"""The `metal` target: source on any machine; on a Mac, a launch behind an FFI handler of the CPU platform.
 
 Never run on Apple hardware. What stands for it: the same source is executed by `sim:metal` and type-checked
 by clang, and on a Mac each kernel is compared with the oracle before its first use. JAX has no Metal
@@ -8,18 +8,17 @@ platform that takes kernels of ours (jax-metal is dead, jax-mps takes none), so 
 import platform
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from dsl.ir.ops import Kernel
-from dsl.lang.arguments import NUMPY_NAME
 from dsl.lang.errors import BackendError
 from dsl.lower.c.dialects import METAL
 from dsl.lower.c.emit import Unsupported, emit
+from dsl.runtime.profile import Refusal
 from dsl.runtime.selfcheck import disagreement
+from dsl.targets import ffi
 from dsl.targets.metal.launch import Array, MetalError, Pipeline
 from dsl.targets.metal.objc import device
 
@@ -32,31 +31,14 @@ class MetalTarget:
 
     def refuses(self, kernel: Kernel) -> str | None:
         if platform.system() != "Darwin":
-            return f"Metal needs macOS, and this is {platform.system()}; sim:metal runs the same source here"
+            told = f"Metal needs macOS, and this is {platform.system()}; sim:metal runs the same source here"
+            return Refusal(told, "missing")
         if device() is None:
-            return "there is no Metal device on this machine"
+            return Refusal("there is no Metal device on this machine", "missing")
         return _refusal(kernel)
 
     def build(self, kernel: Kernel) -> Callable[..., tuple[jax.Array, ...]]:
-        struct: Any = jax.ShapeDtypeStruct
-        shapes = tuple(struct(ref.shape, jnp.dtype(NUMPY_NAME[ref.dtype])) for ref in kernel.outputs)
-        pipeline = _pipeline(kernel)
-
-        def on_host(*arrays: Any) -> tuple[Any, ...]:
-            inputs = [np.asarray(x) for x in arrays]
-            given = {ref.name: x for ref, x in zip(kernel.inputs, inputs, strict=True)}
-            results = [
-                np.array(given[ref.name]) if ref.role == "inout" else np.zeros(each.shape, each.dtype)
-                for ref, each in zip(kernel.outputs, shapes, strict=True)
-            ]
-            launch(kernel, pipeline, inputs, results)
-            return tuple(results)
-
-        def call(*arrays: jax.Array) -> tuple[jax.Array, ...]:
-            found: tuple[jax.Array, ...] = jax.pure_callback(on_host, shapes, *arrays)
-            return found
-
-        return call
+        return ffi.caller(kernel, self.name, "cpu", host_launch(kernel, _pipeline(kernel)))
 
     def source(self, kernel: Kernel) -> str:
         """The Metal Shading Language, on any machine."""
@@ -64,6 +46,18 @@ class MetalTarget:
             return emit(kernel, METAL).source
         except Unsupported as reason:
             raise BackendError(f"metal cannot take {kernel.name}: {reason}") from None
+
+
+def host_launch(kernel: Kernel, run: Callable[[Sequence[Array]], None]) -> ffi.Launch:
+    """`run` on XLA's own buffers of the host, which begin as Metal source expects them to."""
+
+    def on_buffers(inputs: Sequence[Array], results: Sequence[Array]) -> None:
+        for ref, result in zip(kernel.outputs, results, strict=True):
+            if ref.role == "out":
+                result[...] = 0
+        launch(kernel, run, inputs, results)
+
+    return ffi.on_host(kernel, on_buffers)
 
 
 def launch(
@@ -92,7 +86,7 @@ def _refusal(kernel: Kernel) -> str | None:
     except Unsupported as reason:
         return str(reason)
     except MetalError as reason:
-        return f"Metal refuses the generated source: {reason}"
+        return Refusal(f"Metal refuses the generated source: {reason}", "compiler")
 
 
 TARGET = MetalTarget()

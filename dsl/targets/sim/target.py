@@ -1,20 +1,18 @@
-"""The targets `sim:cuda` and `sim:metal`: emitted GPU code, executed on a CPU behind a host callback."""
+"""The targets `sim:cuda` and `sim:metal`: emitted GPU code, executed on a CPU behind an FFI handler."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 
 from dsl.ir.ops import Kernel
-from dsl.lang.arguments import NUMPY_NAME
 from dsl.lang.errors import BackendError
 from dsl.lower.c.dialects import CUDA, METAL, Dialect
 from dsl.lower.c.emit import Unsupported, emit
+from dsl.runtime.profile import Refusal
+from dsl.targets import ffi
 from dsl.targets.sim.build import BuildError, compiler, library
-from dsl.targets.sim.run import simulate
+from dsl.targets.sim.run import Array, simulate
 
 ORDERS = (0, 1)
 """Schedules that a call runs under."""
@@ -32,22 +30,19 @@ class SimTarget:
 
     def refuses(self, kernel: Kernel) -> str | None:
         if compiler() is None:
-            return NO_COMPILER
+            return Refusal(NO_COMPILER, "missing")
         return _refusal(kernel, self.name)
 
     def build(self, kernel: Kernel) -> Callable[..., tuple[jax.Array, ...]]:
         program = emit(kernel, self.dialect)
-        struct: Any = jax.ShapeDtypeStruct
-        shapes = tuple(struct(ref.shape, jnp.dtype(NUMPY_NAME[ref.dtype])) for ref in kernel.outputs)
 
-        def on_host(*arrays: Any) -> tuple[Any, ...]:
-            return simulate(kernel, self.dialect, program, [np.asarray(x) for x in arrays], ORDERS)
+        def run(inputs: Sequence[Array], outputs: Sequence[Array]) -> None:
+            for output, found in zip(
+                outputs, simulate(kernel, self.dialect, program, inputs, ORDERS), strict=True
+            ):
+                output[...] = found
 
-        def call(*arrays: jax.Array) -> tuple[jax.Array, ...]:
-            found: tuple[jax.Array, ...] = jax.pure_callback(on_host, shapes, *arrays)
-            return found
-
-        return call
+        return ffi.caller(kernel, self.name, "cpu", ffi.on_host(kernel, run))
 
     def source(self, kernel: Kernel) -> str:
         try:
@@ -64,7 +59,7 @@ def _refusal(kernel: Kernel, name: str) -> str | None:
     except Unsupported as reason:
         return str(reason)
     except BuildError as reason:
-        return f"the generated source does not compile: {reason}"
+        return Refusal(f"the generated source does not compile: {reason}", "compiler")
     return None
 
 

@@ -1,5 +1,7 @@
 """The bytes that JAX's CUDA launcher is given, and the call as XLA lowers it."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,7 +13,7 @@ from dsl.kernels.softmax import softmax
 from dsl.lower.c.dialects import CUDA
 from dsl.lower.c.emit import emit
 from dsl.runtime import targets
-from dsl.targets.cuda.check import self_check
+from dsl.runtime.selfcheck import on_device
 from dsl.targets.cuda.launch import Launch, caller, launch_of
 from dsl.targets.cuda.nvrtc import Binary
 from dsl.targets.sim.target import SIM_CUDA
@@ -22,11 +24,21 @@ PLUGIN = (
     "0a2b0a140a07736f66746d617810042203505458305a50011040180120012a040a0210102a070a050880021010"
     "2207736f66746d6178"
 )
+WITH_CUBIN = (
+    # protobuf 7.36 with the schema in jax_cuda12_plugin 0.12.0.1, the first that has the field, on the same
+    # call with module_image {object_file: "\x7fELF\0code", kernel_name: "softmax"}
+    "0a410a2a0a07736f66746d617810042203505458305a50015a140a097f454c4600636f64651207736f66746d617810401801"
+    "20012a040a0210102a070a0508800210102207736f66746d6178"
+)
 X = jnp.ones((13, 20))
 
 
 def test_the_encoding_is_that_of_the_plugin():
     assert SMALL.encode().hex() == PLUGIN
+
+
+def test_machine_code_goes_into_the_field_that_later_plugins_have():
+    assert replace(SMALL, cubin=b"\x7fELF\0code").encode().hex() == WITH_CUBIN
 
 
 @pytest.mark.parametrize("shared", [0, 70_000])
@@ -92,8 +104,8 @@ def test_a_wrong_kernel_fails_its_check_while_jax_traces():
     told = []
 
     def traced(x):
-        told.append(self_check(ir, run, device))
-        told.append(self_check(ir, lambda x: (x * 0.5,), device))
+        told.append(on_device(ir, run, device))
+        told.append(on_device(ir, lambda x: (x * 0.5,), device))
         return x
 
     jax.jit(traced)(X)

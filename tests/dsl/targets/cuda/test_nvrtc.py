@@ -7,7 +7,7 @@ import dsl
 from dsl import atomic_add, pid, where
 from dsl.kernels.softmax import softmax
 from dsl.targets.cuda import nvrtc
-from dsl.targets.cuda.target import compiled
+from dsl.targets.cuda.library import compiled
 from tests.dsl.targets.sim.cases import CASES, normal, packed, prepared
 
 pytestmark = pytest.mark.skipif(not nvrtc.installed(), reason=nvrtc.MISSING)
