@@ -1,7 +1,7 @@
 """One tile kernel in Python, run by every target. Start at README.md; the IR is described in `dsl.ir`."""
 
 from dsl.lang.arguments import Output, Packed, Update, like, update
-from dsl.lang.errors import BackendError, DslError, KernelError, ParseError
+from dsl.lang.errors import BackendError, DslError, KernelError, ParseError, TunedError
 from dsl.lang.kernel import KernelFunction, kernel
 from dsl.lang.refs import Ref, Tile, atomic_add, tile
 from dsl.lang.values import (
@@ -37,6 +37,7 @@ __all__ = [
     "ParseError",
     "Ref",
     "Tile",
+    "TunedError",
     "Update",
     "abs_",
     "atomic_add",

@@ -3,6 +3,7 @@
 DslError
 ├── KernelError     the kernel's source asks for what cannot be; `file` and `line` say where
 ├── BackendError    the target asked for by name cannot take this kernel; says why
+├── TunedError      a file of tuned kernels is not of the form that this version writes
 └── ParseError      text that is not a kernel; `line` is the line of the text
 """
 
@@ -34,6 +35,10 @@ class KernelError(DslError):
 
 class BackendError(DslError):
     """Raised when a target that was forced by name is unknown or refuses the kernel."""
+
+
+class TunedError(DslError):
+    """Raised by `dsl.runtime.tuned.load`; names the file and the record."""
 
 
 class ParseError(DslError):

@@ -21,11 +21,13 @@ from dsl.lang.scope import tracing
 from dsl.passes.pipeline import simplify
 
 if TYPE_CHECKING:
-    from dsl.runtime.select import Explanation
+    from dsl.runtime.explain import Explanation
+    from dsl.runtime.tuned import TunedCall
 
 GridSpec: TypeAlias = "int | tuple[int, ...] | Callable[..., int | tuple[int, ...]]"
 OutSpec: TypeAlias = Callable[..., Outputs]
 Tuning: TypeAlias = Mapping[str, Callable[..., Mapping[str, Hashable]]]
+Search: TypeAlias = Mapping[str, tuple[int | float | str, ...]]
 Meta: TypeAlias = dict[str, Hashable]
 
 
@@ -39,7 +41,11 @@ class Call:
 
 
 def kernel(
-    *, grid: GridSpec, out: OutSpec | None = None, tune: Tuning | None = None
+    *,
+    grid: GridSpec,
+    out: OutSpec | None = None,
+    tune: Tuning | None = None,
+    search: Search | None = None,
 ) -> Callable[[Callable[..., None]], "KernelFunction"]:
     """Makes a kernel of a function of Refs (positional) and static keywords with defaults.
 
@@ -48,6 +54,7 @@ def kernel(
             keywords it needs (`lambda x, BM: cdiv(x.shape[0], BM)`).
         out: gives the outputs from the Refs and keywords it names, for calls without `out=`.
         tune: for a target's name, a function of Refs and keywords that gives better defaults there.
+        search: for a keyword that may change speed but not results, the values that `.tune(...)` tries.
 
     Example:
         >>> @dsl.kernel(grid=lambda x, BM: cdiv(x.shape[0], BM), out=lambda x: like(x))
@@ -56,7 +63,7 @@ def kernel(
         ...     o[rows, :] = x[rows, :] * 2.0
         >>> double(jnp.ones((5, 3)))
     """
-    return lambda function: KernelFunction(function, grid, out, tune or {})
+    return lambda function: KernelFunction(function, grid, out, tune or {}, search or {})
 
 
 class KernelFunction:
@@ -67,12 +74,18 @@ class KernelFunction:
     """
 
     def __init__(
-        self, function: Callable[..., None], grid: GridSpec, out: OutSpec | None, tune: Tuning
+        self,
+        function: Callable[..., None],
+        grid: GridSpec,
+        out: OutSpec | None,
+        tune: Tuning,
+        search: Search,
     ) -> None:
         functools.update_wrapper(self, function)
         self.name = function.__name__
         self.function = function
-        self.tune = tune
+        self.tuning = tune
+        self.search = search
         self._grid = grid
         self._out = out
         parameters = inspect.signature(function).parameters.values()
@@ -80,7 +93,18 @@ class KernelFunction:
         self.defaults: Meta = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
         code = function.__code__
         self._loc = Loc(code.co_filename, code.co_firstlineno)
+        self._check_search()
         self._traced = functools.lru_cache(maxsize=512)(self._trace)
+
+    def _check_search(self) -> None:
+        for name, values in self.search.items():
+            if name not in self.defaults:
+                raise KernelError(f"{self.name}: search names {name!r}, which is no keyword", self._loc)
+            if not values or not all(isinstance(value, int | float | str) for value in values):
+                raise KernelError(
+                    f"{self.name}: search gives {name} {values!r}; it takes a tuple of numbers or words",
+                    self._loc,
+                )
 
     def __call__(
         self, *args: Any, out: Outputs | None = None, backend: str | None = None, **meta: Hashable
@@ -105,9 +129,20 @@ class KernelFunction:
         self, *args: Any, out: Outputs | None = None, backend: str | None = None, **meta: Hashable
     ) -> "Explanation":
         """Which backend these arguments would run on, why the ones before it do not, and the cost."""
-        from dsl.runtime.select import explain
+        from dsl.runtime.explain import explain
 
         return explain(self, self.prepare(args, out, meta), backend, meta)
+
+    def tune(
+        self, *args: Any, out: Outputs | None = None, seconds: float = 30.0, **meta: Hashable
+    ) -> "TunedCall":
+        """Times every backend, and every point of `search`, on these arrays; later calls use the fastest.
+
+        Takes up to about `seconds`; call it outside of `jit`. See `dsl.runtime.autotune`.
+        """
+        from dsl.runtime.autotune import tune
+
+        return tune(self, self.prepare(args, out, meta), meta, seconds=seconds)
 
     def prepare(self, args: Sequence[Any], out: Outputs | None, meta: Mapping[str, Hashable]) -> Call:
         """Checks a call's arguments and describes them. Raises KernelError."""
@@ -155,7 +190,9 @@ class KernelFunction:
         known = {ref.name: Ref(ref) for ref in refs}
         given = {**self.defaults, **meta}
         tuned = (
-            self._by_name(self.tune[target], known, given, "tune") if target and target in self.tune else {}
+            self._by_name(self.tuning[target], known, given, "tune")
+            if target and target in self.tuning
+            else {}
         )
         return {**self.defaults, **tuned, **meta}
 

@@ -47,11 +47,11 @@ class Skipped:
 
 @dataclass(frozen=True)
 class Chosen:
-    """A call was traced for a platform; `skipped` are the backends that were asked before."""
+    """A call was traced for a platform: the backends asked before, and the one that runs it, if any does."""
 
     kernel: str
     platform: str
-    backend: str
+    backend: str | None
     skipped: tuple[Skipped, ...] = ()
 
 
@@ -140,7 +140,8 @@ class Profile:
     def _count(self, event: Event) -> None:
         match event:
             case Chosen():
-                self._chosen[event.backend] += 1
+                if event.backend is not None:
+                    self._chosen[event.backend] += 1
                 self._skipped.update((each.backend, each.kind) for each in event.skipped)
             case Compiled():
                 self._compilations[event.backend, event.result] += 1

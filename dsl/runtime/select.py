@@ -1,13 +1,16 @@
-"""Which backend runs a call, decided while JAX traces; and `explain`, which says so.
+"""Which backend runs a call, decided while JAX traces.
 
-For each platform the program may run on, targets are asked in the order of `targets.candidates`; one
-that refuses is passed over with its reason. `TARSIA_DSL_BACKEND` forces a backend for every call without
-`backend=`; `TARSIA_DSL_PRINT` (a comma list of `ir`, `source`, `explain`) writes to stderr, once a kernel.
+For each platform the program may run on: the backend that `TARSIA_DSL_BACKEND` or `backend=` forces; else
+what tuning found fastest on this device (`tuned.py`); else the targets in the order of
+`targets.candidates`. One that refuses is passed over with its reason, which is logged once, counted, and
+shown by `explain`. `TARSIA_DSL_PRINT` (a comma list of `ir`, `source`, `explain`) writes to stderr, once a
+kernel. `TARSIA_DSL_AUTOTUNE=1` tunes calls with concrete arrays before their first run.
 """
 
+import logging
 import os
 import sys
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,67 +19,55 @@ import jax.numpy as jnp
 from jax import lax
 
 from dsl.ir.ops import Kernel
+from dsl.ir.types import RefType
 from dsl.lang.errors import BackendError
-from dsl.passes.cost import Cost, cost
-from dsl.runtime import targets
+from dsl.runtime import targets, tuned
 from dsl.runtime.grad import Function, differentiable
-from dsl.runtime.roofline import Roofline, machine, roofline
+from dsl.runtime.profile import PROFILE, Chosen, Refusal, Skipped, kind_of
 from dsl.runtime.targets import Target
+from dsl.runtime.tuned import TunedCall
 
 if TYPE_CHECKING:
     from dsl.lang.kernel import Call, KernelFunction
 
-
-@dataclass(frozen=True)
-class Skipped:
-    """A backend that was considered and why it does not run the kernel."""
-
-    backend: str
-    reason: str
-
-
-@dataclass(frozen=True)
-class Explanation:
-    """What `kernel.explain(...)` returns; `print` it, or read the fields."""
-
-    kernel: str
-    platform: str
-    backend: str
-    skipped: tuple[Skipped, ...]
-    grid: tuple[int, ...]
-    cost: Cost
-    roofline: Roofline | None = None
-
-    def __str__(self) -> str:
-        spent = self.cost
-        lines = [f"{self.kernel} grid{self.grid} on {self.platform}: runs on {self.backend}"]
-        lines += [f"  not on {each.backend}: {each.reason}" for each in self.skipped]
-        lines.append(f"  loads {spent.loaded} B, stores {spent.stored} B, at least {spent.unique} B once")
-        lines.append(f"  {spent.flops} flops ({spent.dot_flops} in dots), {spent.intensity:.2f} a byte")
-        if self.roofline is not None:
-            lines.append(f"  {self.roofline}")
-        return "\n".join(lines)
+_log = logging.getLogger("tarsia.dsl")
 
 
 @dataclass(frozen=True)
 class Choice:
-    """A target, the kernel specialised for it, and what was passed over on the way."""
+    """A target, the kernel specialised for it, and what was passed over on the way.
+
+    Attributes:
+        forced: True when no other target may stand in, such as for a batched kernel that this one refuses.
+        tuned: the measurement that the choice follows.
+    """
 
     target: Target
     kernel: Kernel
     skipped: tuple[Skipped, ...]
+    forced: bool = False
+    tuned: TunedCall | None = None
+
+    def build(self, kernel: Kernel) -> Function:
+        """The call of this kernel or of a batch of it."""
+        if self.forced or self.target.refuses(kernel) is None:
+            return self.target.build(kernel)
+        return targets.target("xla").build(kernel)
 
 
 _printed: set[tuple[str, Kernel]] = set()
+_logged: set[tuple[str, str]] = set()
+_LOGGED_AT_MOST = 1000
 
 
 def call(function: "KernelFunction", given: "Call", backend: str | None, meta: Mapping[str, Hashable]) -> Any:
     """Runs a prepared call on the chosen backend. Raises BackendError when a forced one refuses."""
     arrays = [jnp.asarray(x) for x in given.arrays]
-    branches = {
-        platform: _runner(function, given, choose(function, given, backend, meta, platform), meta)
-        for platform in _platforms()
-    }
+    if os.environ.get("TARSIA_DSL_AUTOTUNE") == "1" and not _forced(backend):
+        _tune_first(function, given, arrays, meta)
+    choices = {each: choose(function, given, backend, meta, each) for each in _platforms()}
+    _announce(choices[jax.default_backend()], jax.default_backend())
+    branches = {each: _runner(function, given, choice, meta) for each, choice in choices.items()}
     default = branches[jax.default_backend()]
     others = {p: f for p, (key, f) in branches.items() if key != default[0]}
     if others:
@@ -87,6 +78,23 @@ def call(function: "KernelFunction", given: "Call", backend: str | None, meta: M
     return found[0] if given.single else tuple(found)
 
 
+def _tune_first(
+    function: "KernelFunction", given: "Call", arrays: list[jax.Array], meta: Mapping[str, Hashable]
+) -> None:
+    """Tunes a call that nobody traces and that was not tuned before on this device."""
+    if is_traced(arrays):
+        return
+    if tuned.lookup(function, given.refs, meta, jax.default_backend()) is None:
+        from dsl.runtime.autotune import tune
+
+        tune(function, given, meta)
+
+
+def is_traced(arrays: Sequence[Any]) -> bool:
+    """True when JAX traces: an array is a tracer, or one made now would be."""
+    return any(isinstance(x, jax.core.Tracer) for x in (*arrays, jnp.zeros(())))
+
+
 def _platforms() -> list[str]:
     """The default platform and the host."""
     return sorted({jax.default_backend(), "cpu"})
@@ -95,9 +103,8 @@ def _platforms() -> list[str]:
 def _runner(
     function: "KernelFunction", given: "Call", choice: Choice, meta: Mapping[str, Hashable]
 ) -> tuple[object, Function]:
-    _announce(choice)
     reference = function.specialise(given.refs, "xla", meta)
-    run = differentiable(choice.kernel, choice.target.build, reference)
+    run = differentiable(choice.kernel, choice.build, reference)
     return (choice.target.name, choice.kernel), run
 
 
@@ -109,35 +116,52 @@ def choose(
     platform: str,
 ) -> Choice:
     """The first target that takes the kernel on a platform. Raises BackendError if none does."""
-    forced = backend or os.environ.get("TARSIA_DSL_BACKEND") or None
-    skipped: list[Skipped] = []
-    for name in (forced,) if forced else targets.candidates(platform):
-        target = targets.target(name)
-        kernel = function.specialise(given.refs, name, meta)
-        reason = _refusal(target, kernel, platform)
-        if reason is None:
-            return Choice(target, kernel, tuple(skipped))
-        skipped.append(Skipped(name, reason))
-    told = "; ".join(f"{each.backend}: {each.reason}" for each in skipped)
+    found = consider(function, given.refs, backend, meta, platform)
+    if isinstance(found, Choice):
+        return found
+    _note(function.name, platform, None, found)
+    told = "; ".join(f"{each.backend}: {each.reason}" for each in found)
     raise BackendError(f"no backend takes {function.name} on {platform} ({told})")
 
 
-def _refusal(target: Target, kernel: Kernel, platform: str) -> str | None:
+def consider(
+    function: "KernelFunction",
+    refs: tuple[RefType, ...],
+    backend: str | None,
+    meta: Mapping[str, Hashable],
+    platform: str,
+) -> Choice | tuple[Skipped, ...]:
+    """The choice for a platform, or why nothing takes the kernel there."""
+    forced = _forced(backend)
+    skipped: list[Skipped] = []
+    if forced is None:
+        measured = tuned.lookup(function, refs, meta, platform)
+        if measured is not None:
+            target = targets.target(measured.backend)
+            kernel = function.specialise(refs, measured.backend, {**meta, **measured.keywords})
+            reason = refusal(target, kernel, platform)
+            if reason is None:
+                return Choice(target, kernel, (), tuned=measured)
+            skipped.append(Skipped(target.name, reason, kind_of(reason)))
+    for name in (forced,) if forced else targets.candidates(platform):
+        target = targets.target(name)
+        kernel = function.specialise(refs, name, meta)
+        reason = refusal(target, kernel, platform)
+        if reason is None:
+            return Choice(target, kernel, tuple(skipped), forced is not None)
+        skipped.append(Skipped(name, reason, kind_of(reason)))
+    return tuple(skipped)
+
+
+def _forced(backend: str | None) -> str | None:
+    return backend or os.environ.get("TARSIA_DSL_BACKEND") or None
+
+
+def refusal(target: Target, kernel: Kernel, platform: str) -> str | None:
+    """Why a target does not run a kernel on a platform, or None."""
     if target.platforms and platform not in target.platforms:
-        return f"it runs on {', '.join(target.platforms)}, not on {platform}"
+        return Refusal(f"it runs on {', '.join(target.platforms)}, not on {platform}", "platform")
     return target.refuses(kernel)
-
-
-def explain(
-    function: "KernelFunction", given: "Call", backend: str | None, meta: Mapping[str, Hashable]
-) -> Explanation:
-    """See `KernelFunction.explain`."""
-    platform = jax.default_backend()
-    choice = choose(function, given, backend, meta, platform)
-    kernel = choice.kernel
-    spent, peaks = cost(kernel), machine(platform)
-    bound = roofline(spent, peaks) if peaks else None
-    return Explanation(kernel.name, platform, choice.target.name, choice.skipped, kernel.grid, spent, bound)
 
 
 def source(kernel: Kernel, name: str) -> str:
@@ -145,17 +169,28 @@ def source(kernel: Kernel, name: str) -> str:
     return targets.target(name).source(kernel)
 
 
-def _announce(choice: Choice) -> None:
-    """Prints what TARSIA_DSL_PRINT asks for, the first time a kernel is run on a target."""
+def _note(kernel: str, platform: str, backend: str | None, skipped: tuple[Skipped, ...]) -> None:
+    """Records a choice and logs reasons that were not logged before."""
+    PROFILE.record(Chosen(kernel, platform, backend, skipped))
+    for each in skipped:
+        if (each.backend, each.reason) not in _logged and len(_logged) < _LOGGED_AT_MOST:
+            _logged.add((each.backend, each.reason))
+            level = logging.WARNING if each.kind == "self-check" else logging.INFO
+            _log.log(level, "kernel %s does not run on %s: %s", kernel, each.backend, each.reason)
+
+
+def _announce(choice: Choice, platform: str) -> None:
+    """Notes the choice and prints what TARSIA_DSL_PRINT asks for, the first time for a kernel."""
+    kernel, name = choice.kernel, choice.target.name
+    _note(kernel.name, platform, name, choice.skipped)
     wanted = {word.strip() for word in os.environ.get("TARSIA_DSL_PRINT", "").split(",")} - {""}
-    key = (choice.target.name, choice.kernel)
-    if not wanted or key in _printed:
+    if not wanted or (name, kernel) in _printed:
         return
-    _printed.add(key)
+    _printed.add((name, kernel))
     if "ir" in wanted:
-        print(choice.kernel, file=sys.stderr)
+        print(kernel, file=sys.stderr)
     if "source" in wanted:
-        print(choice.target.source(choice.kernel), file=sys.stderr)
+        print(choice.target.source(kernel), file=sys.stderr)
     if "explain" in wanted:
         told = "".join(f"; not on {each.backend}: {each.reason}" for each in choice.skipped)
-        print(f"{choice.kernel.name}: runs on {choice.target.name}{told}", file=sys.stderr)
+        print(f"{kernel.name}: runs on {name}{told}", file=sys.stderr)

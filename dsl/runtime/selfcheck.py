@@ -112,13 +112,27 @@ def _wide(ref: RefType, data: Array) -> Array:
     return data.astype(np.float64) if ref.value_dtype != "i32" else data
 
 
+def differs(kernel: Kernel, expected: Sequence[Array], found: Sequence[Array]) -> str | None:
+    """Why outputs are not those expected, up to the rounding of the kernel's dtypes; or None."""
+    for ref, wanted, got in zip(kernel.outputs, expected, found, strict=True):
+        reason = _unlike(kernel, ref, np.asarray(wanted).ravel(), np.asarray(got).ravel())
+        if reason is not None:
+            return reason
+    return None
+
+
 def _compared(
     kernel: Kernel, ref: RefType, expected: tuple[Array, Array], found: Array, *, whole: bool
 ) -> str | None:
     kept = np.ones(found.shape, bool) if whole else _same(*expected)
     if not kept.any():
         return None
-    wanted, got = expected[0][kept].astype(np.float64), found[kept].astype(np.float64)
+    reason = _unlike(kernel, ref, expected[0][kept], found[kept])
+    return None if reason is None else f"its self-check failed: {reason}"
+
+
+def _unlike(kernel: Kernel, ref: RefType, expected: Array, found: Array) -> str | None:
+    wanted, got = expected.astype(np.float64), found.astype(np.float64)
     dtypes = [each.dtype for each in kernel.refs]
     allowed = max(TOLERANCE.get(dtype, 0.0) for dtype in [*dtypes, "f32"])
     finite = wanted[np.isfinite(wanted)]
@@ -129,7 +143,7 @@ def _compared(
         return None
     at = int(np.argmin(close))
     return (
-        f"its self-check failed: {int((~close).sum())} of {close.size} elements of {ref.name} are wrong, "
+        f"{int((~close).sum())} of {close.size} elements of {ref.name} are wrong, "
         f"such as {got[at]:.6g} instead of {wanted[at]:.6g}"
     )
 

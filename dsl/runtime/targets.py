@@ -97,6 +97,9 @@ MODULES: dict[str, str] = {
 ORDER: dict[str, tuple[str, ...]] = {}
 """For a JAX platform, the targets to try before `xla`, best first."""
 
+MEASURED: dict[str, tuple[str, ...]] = {"cpu": ("cpu", "metal"), "gpu": ("cuda", "pallas")}
+"""For a JAX platform, the targets that tuning times beside those of `ORDER` and `xla`."""
+
 _loaded: dict[str, Target] = {}
 
 
@@ -126,6 +129,12 @@ def target(name: str) -> Target:
         found: Any = import_module(MODULES[name])
         _loaded[name] = found.TARGET
     return _loaded[name]
+
+
+def measured(platform: str) -> tuple[str, ...]:
+    """Targets that tuning times on a platform, beside `xla`."""
+    names = (*ORDER.get(platform, ()), *MEASURED.get(platform, ()))
+    return tuple(dict.fromkeys(name for name in names if name != "xla"))
 
 
 def candidates(platform: str) -> tuple[str, ...]:

@@ -20,7 +20,8 @@ from jaxlib import version as jaxlib_version
 import dsl.lower.host as host
 from dsl.ir.ops import Kernel
 from dsl.lower.host.emit import VERSION, emit
-from dsl.runtime.cache import Cache, default_folder, key_of
+from dsl.runtime.cache import default_folder, key_of, opened
+from dsl.runtime.profile import PROFILE, CheckFailed, Compiled, Kind
 
 FLAGS = (
     *("-std=c++17", "-O3", "-fPIC", "-shared", "-w"),
@@ -34,7 +35,11 @@ _log = logging.getLogger("tarsia.dsl")
 
 
 class BuildProblem(Exception):
-    """Why there is no library, in one line that `explain` shows."""
+    """Why there is no library, in one line that `explain` shows, and of which kind the reason is."""
+
+    def __init__(self, reason: str, kind: Kind = "compiler") -> None:
+        super().__init__(reason)
+        self.kind = kind
 
 
 @dataclass(frozen=True)
@@ -57,7 +62,7 @@ def _compiler(chosen: str, path: str) -> Compiler:
     found = next((place for name in names if (place := shutil.which(name, path=path))), None)
     if found is None:
         raise BuildProblem(
-            f"no C++ compiler ({', '.join(names)}) on PATH; install g++ or clang++, or set CXX"
+            f"no C++ compiler ({', '.join(names)}) on PATH; install g++ or clang++, or set CXX", "missing"
         )
     native = "-mcpu=native" if platform.machine() in ("arm64", "aarch64") else "-march=native"
     asked = [found, native, "-dM", "-E", "-x", "c++", os.devnull]
@@ -113,15 +118,6 @@ def compile_source(text: str, name: str, used: Compiler, folder: Path) -> Path:
     return library
 
 
-@functools.cache
-def _cache(folder: Path) -> Cache | None:
-    try:
-        return Cache(folder)
-    except OSError as error:
-        _log.warning("compiled kernels are not kept: %s", error)
-        return None
-
-
 def library(kernel: Kernel, check: Check) -> tuple[ctypes.CDLL, str]:
     """The loaded library of a kernel and its key; compiled and checked unless the cache has it.
 
@@ -129,16 +125,20 @@ def library(kernel: Kernel, check: Check) -> tuple[ctypes.CDLL, str]:
     """
     used = compiler()
     named = key(kernel, used)
-    cache = _cache(default_folder())
+    started = time.perf_counter()
+    cache = opened(default_folder())
     entry = cache.load(named) if cache else None
     if entry is not None:
-        verdict = (entry / "verdict").read_text()
-        if verdict:
-            raise BuildProblem(verdict)
         try:
-            return ctypes.CDLL(str(entry / "kernel.so")), named
+            verdict = (entry / "verdict").read_text()
+            found = ctypes.CDLL(str(entry / "kernel.so"))
         except OSError:
             shutil.rmtree(entry, ignore_errors=True)
+        else:
+            PROFILE.record(Compiled(kernel.name, "cpu", time.perf_counter() - started, "hit"))
+            if verdict:
+                raise BuildProblem(verdict, "self-check")
+            return found, named
     with tempfile.TemporaryDirectory(prefix="tarsia-dsl-") as folder:
         text = source(kernel)
         made = compile_source(text, kernel.name, used, Path(folder))
@@ -146,7 +146,9 @@ def library(kernel: Kernel, check: Check) -> tuple[ctypes.CDLL, str]:
         verdict = check(kernel, loaded) or ""
         if cache is not None:
             files = {"kernel.so": made.read_bytes(), "kernel.cc": text.encode(), "verdict": verdict.encode()}
-            cache.store(named, files)
+            cache.keep(named, files)
+    PROFILE.record(Compiled(kernel.name, "cpu", time.perf_counter() - started, "miss"))
     if verdict:
-        raise BuildProblem(verdict)
+        PROFILE.record(CheckFailed(kernel.name, "cpu", verdict))
+        raise BuildProblem(verdict, "self-check")
     return loaded, named

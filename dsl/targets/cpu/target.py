@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from dsl.ir.ops import Kernel
 from dsl.lang.arguments import NUMPY_NAME
+from dsl.runtime.profile import Refusal
 from dsl.runtime.selfcheck import disagreement
 from dsl.targets.cpu import build
 
@@ -41,7 +42,7 @@ class CpuTarget:
         try:
             library, key = build.library(kernel, self_check)
         except build.BuildProblem as reason:
-            return str(reason), ""
+            return Refusal(str(reason), reason.kind), ""
         name = f"tarsia_dsl_{key}"
         if name not in _registered:
             capsule: Any = jax.ffi.pycapsule

@@ -16,8 +16,9 @@ from dsl.ir.ops import Kernel
 from dsl.lang.errors import BackendError
 from dsl.lower.c.dialects import METAL
 from dsl.lower.c.emit import Unsupported, emit
-from dsl.runtime.profile import Refusal
+from dsl.runtime.profile import PROFILE, CheckFailed, Refusal
 from dsl.runtime.selfcheck import disagreement
+from dsl.runtime.targets import Resources
 from dsl.targets import ffi
 from dsl.targets.metal.launch import Array, MetalError, Pipeline
 from dsl.targets.metal.objc import device
@@ -46,6 +47,14 @@ class MetalTarget:
             return emit(kernel, METAL).source
         except Unsupported as reason:
             raise BackendError(f"metal cannot take {kernel.name}: {reason}") from None
+
+    def resources(self, kernel: Kernel) -> tuple[Resources, ...]:
+        """Threads and shared memory, on any machine; () when the kernel is refused."""
+        try:
+            program = emit(kernel, METAL)
+        except Unsupported:
+            return ()
+        return (Resources(self.name, program.threads, None, None, program.shared_bytes),)
 
 
 def host_launch(kernel: Kernel, run: Callable[[Sequence[Array]], None]) -> ffi.Launch:
@@ -82,11 +91,15 @@ def _pipeline(kernel: Kernel) -> Pipeline:
 def _refusal(kernel: Kernel) -> str | None:
     try:
         pipeline = _pipeline(kernel)
-        return disagreement(kernel, lambda inputs, results, _: launch(kernel, pipeline, inputs, results))
+        wrong = disagreement(kernel, lambda inputs, results, _: launch(kernel, pipeline, inputs, results))
     except Unsupported as reason:
         return str(reason)
     except MetalError as reason:
         return Refusal(f"Metal refuses the generated source: {reason}", "compiler")
+    if wrong is None:
+        return None
+    PROFILE.record(CheckFailed(kernel.name, "metal", wrong))
+    return Refusal(wrong, "self-check")
 
 
 TARGET = MetalTarget()

@@ -10,6 +10,7 @@ from dsl.lang.errors import BackendError
 from dsl.lower.c.dialects import CUDA, METAL, Dialect
 from dsl.lower.c.emit import Unsupported, emit
 from dsl.runtime.profile import Refusal
+from dsl.runtime.targets import Resources
 from dsl.targets import ffi
 from dsl.targets.sim.build import BuildError, compiler, library
 from dsl.targets.sim.run import Array, simulate
@@ -43,6 +44,14 @@ class SimTarget:
                 output[...] = found
 
         return ffi.caller(kernel, self.name, "cpu", ffi.on_host(kernel, run))
+
+    def resources(self, kernel: Kernel) -> tuple[Resources, ...]:
+        """Threads and shared memory; () when the kernel is refused."""
+        try:
+            program = emit(kernel, self.dialect)
+        except Unsupported:
+            return ()
+        return (Resources(self.name, program.threads, None, None, program.shared_bytes),)
 
     def source(self, kernel: Kernel) -> str:
         try:
