@@ -191,7 +191,8 @@ def _built(
         call: Any = jax.jit(target.build(kernel))
         found = [np.asarray(x) for x in call(*arrays)]
     except Exception as error:  # a backend raises what it likes when it runs: it is the reason
-        return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0][:200]}"
+        lines = str(error).strip().splitlines() or [""]
+        return f"{type(error).__name__}: {lines[-1][:200]}"  # of a traceback in it, the line that says what
     reason = differs(kernel, expected, found)
     if reason is not None:
         return f"wrong on these arrays: {reason}"

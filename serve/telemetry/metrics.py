@@ -10,6 +10,8 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, disable_cre
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from serve.telemetry.kernels import KernelMetrics
+
 __all__ = ["CONTENT_TYPE", "Metrics"]
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -48,6 +50,7 @@ class Metrics:
         self._cancelled = Counter(
             "tarsia_generations_cancelled", "Generations ended early", ("reason",), registry=self.registry
         )
+        self.registry.register(KernelMetrics())
         if gauges is not None:
             self.registry.register(_Live(gauges))
         # A labels() call costs ten times the increment.
