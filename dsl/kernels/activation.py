@@ -44,6 +44,7 @@ ACTIVATIONS: dict[str, Callable[[Expr], Expr]] = {
     grid=lambda x, BM: cdiv(x.shape[0], BM),
     out=lambda x: like(x),
     tune={"xla": lambda x: {"BM": x.shape[0]}},
+    search={"BM": (2, 4, 16, 32)},
 )
 def silu(x: Ref, o: Ref, *, BM: int = 8) -> None:
     """o = x * sigmoid(x). x: (rows, columns) f32, f16 or bf16 -> o: the same; in f32. Differentiable."""
@@ -55,6 +56,7 @@ def silu(x: Ref, o: Ref, *, BM: int = 8) -> None:
     grid=lambda x, BM: cdiv(x.shape[0], BM),
     out=lambda x: like(x),
     tune={"xla": lambda x: {"BM": x.shape[0]}},
+    search={"BM": (2, 4, 16, 32)},
 )
 def gelu(x: Ref, o: Ref, *, BM: int = 8, approximate: bool = False) -> None:
     """GELU, by erf or, if `approximate`, by tanh.
@@ -70,6 +72,7 @@ def gelu(x: Ref, o: Ref, *, BM: int = 8, approximate: bool = False) -> None:
     grid=lambda gate, BM: cdiv(gate.shape[0], BM),
     out=lambda gate: like(gate),
     tune={"xla": lambda gate: {"BM": gate.shape[0]}},
+    search={"BM": (2, 4, 16, 32)},
 )
 def swiglu(gate: Ref, up: Ref, o: Ref, *, BM: int = 8) -> None:
     """o = silu(gate) * up, the middle of a gated feed-forward layer.

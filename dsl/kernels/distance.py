@@ -55,6 +55,7 @@ def _inverse_root(squares: Expr) -> Expr:
     grid=lambda queries, vectors, BM, BN: (cdiv(queries.shape[0], BM), cdiv(vectors.shape[0], BN)),
     out=lambda queries, vectors: like(queries, shape=(queries.shape[0], vectors.shape[0]), dtype="f32"),
     tune={"xla": lambda queries, vectors: {"BM": queries.shape[0], "BN": vectors.shape[0]}},
+    search={"BM": (4, 32), "BN": (16, 64)},
 )
 def distance(queries: Ref, vectors: Ref, o: Ref, *, BM: int = 16, BN: int = 32, metric: str = "l2") -> None:
     """o[i, j] = score of vector j for query i: inner product, negative squared distance, or cosine.
@@ -71,6 +72,7 @@ def distance(queries: Ref, vectors: Ref, o: Ref, *, BM: int = 16, BN: int = 32, 
     grid=lambda queries, vectors, BM, BN: (cdiv(queries.shape[0], BM), cdiv(vectors.shape[0], BN)),
     out=lambda queries, vectors: like(queries, shape=(queries.shape[0], vectors.shape[0]), dtype="i32"),
     tune={"xla": lambda queries, vectors: {"BM": queries.shape[0], "BN": vectors.shape[0]}},
+    search={"BM": (4, 32), "BN": (16, 64)},
 )
 def hamming(queries: Ref, vectors: Ref, o: Ref, *, BM: int = 16, BN: int = 32) -> None:
     """o[i, j] = minus the number of bits in which query i and vector j differ.

@@ -31,6 +31,7 @@ def _tiled_dot(a: Ref, b: Ref, lead: tuple[Expr, ...], rows: Tile, columns: Tile
     grid=lambda a, b, BM, BN: (cdiv(a.shape[0], BM), cdiv(b.shape[1], BN)),
     out=_product,
     tune={"xla": _whole},
+    search={"BM": (16, 64), "BN": (16, 64)},
 )
 def matmul(a: Ref, b: Ref, o: Ref, *, BM: int = 32, BN: int = 32, BK: int = 32) -> None:
     """o = a @ b, tiled over rows and columns, in chunks of BK along the inner axis.

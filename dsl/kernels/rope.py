@@ -21,6 +21,7 @@ def rope_tables(positions: jax.Array, dim: int, base: float = 10000.0) -> tuple[
     grid=lambda x, BM: (x.shape[0], x.shape[1], cdiv(x.shape[2], BM)),
     out=lambda x: like(x),
     tune={"xla": lambda x: {"BM": x.shape[2]}},
+    search={"BM": (8, 16, 64)},
 )
 def rope(x: Ref, cos: Ref, sin: Ref, o: Ref, *, BM: int = 32) -> None:
     """Turns element i of a head's first half with element i of its second (the order of NeoX and of HF).
@@ -42,6 +43,7 @@ def rope(x: Ref, cos: Ref, sin: Ref, o: Ref, *, BM: int = 32) -> None:
     grid=lambda x, BM: (x.shape[0], x.shape[1], cdiv(x.shape[2], BM)),
     out=lambda x: like(x),
     tune={"xla": lambda x: {"BM": x.shape[2]}},
+    search={"BM": (8, 16, 64)},
 )
 def rope_interleaved(x: Ref, cos: Ref, sin: Ref, o: Ref, *, BM: int = 32) -> None:
     """As `rope`, of neighbours (the order of RoFormer and of GGUF's Llama).

@@ -10,6 +10,7 @@ from dsl.lang.values import cdiv, exp, pid
     grid=lambda x, BM: cdiv(x.shape[0], BM),
     out=lambda x: like(x),
     tune={"xla": lambda x: {"BM": x.shape[0]}},
+    search={"BM": (2, 4, 16, 32)},
 )
 def softmax(x: Ref, o: Ref, *, BM: int = 8) -> None:
     """Row-wise softmax, with the row's maximum subtracted.
