@@ -43,7 +43,10 @@ class Explanation:
 
     @property
     def attained(self) -> float | None:
-        """The share of the roofline's speed that was measured, 1 at best; None when neither is known."""
+        """The share of the roofline's speed that was measured; None when either is not known.
+
+        Above 1 where the data fits a cache, or where the peaks were measured while the machine was busy.
+        """
         if self.roofline is None or self.tuned is None:
             return None
         return self.roofline.seconds / self.tuned.seconds
