@@ -7,12 +7,15 @@ add a line to `MODULES`, and name it in `ORDER` for the platforms where it shoul
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import jax
 
 from dsl.ir.ops import Kernel
 from dsl.lang.errors import BackendError
+
+if TYPE_CHECKING:
+    from dsl.lower.c.emit import Program
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,7 @@ class Resources:
         registers: of a thread; None where the target cannot know.
         spilled: bytes of registers that a thread keeps in memory; None where the target cannot know.
         shared: bytes of shared memory of a block.
+        layout: which thread holds what, in words; "" for the only one there is.
     """
 
     arch: str
@@ -32,6 +36,7 @@ class Resources:
     registers: int | None
     spilled: int | None
     shared: int
+    layout: str = ""
 
     def __str__(self) -> str:
         known = (
@@ -39,8 +44,17 @@ class Resources:
             if self.registers is None
             else [f"{self.registers} registers a thread", f"{self.spilled} B of them spilled"]
         )
+        layout = [f"layout {self.layout}"] if self.layout else []
         shared = f"{self.shared} B of shared memory"
-        return f"{self.arch}: " + ", ".join([f"{self.threads} threads a block", *known, shared])
+        return f"{self.arch}: " + ", ".join([f"{self.threads} threads a block", *known, shared, *layout])
+
+
+def resources_of(
+    program: "Program", arch: str, registers: int | None = None, spilled: int | None = None
+) -> Resources:
+    """What emitted source takes; `registers` and `spilled` are the compiler's to say."""
+    layout = getattr(program, "layout", "")
+    return Resources(arch, program.threads, registers, spilled, program.shared_bytes, layout)
 
 
 @runtime_checkable

@@ -19,7 +19,7 @@ from dsl.lower.c.dialects import CUDA
 from dsl.lower.c.emit import Program, Unsupported, emit
 from dsl.runtime.profile import PROFILE, CheckFailed, Refusal
 from dsl.runtime.selfcheck import on_device
-from dsl.runtime.targets import Resources
+from dsl.runtime.targets import Resources, resources_of
 from dsl.targets.cuda import driver, launch, library, nvrtc
 from dsl.targets.cuda.library import compiled
 from dsl.targets.cuda.nvrtc import Binary, CompileError
@@ -76,13 +76,10 @@ class CudaTarget:
         if not nvrtc.installed():
             return ()
         try:
-            return tuple(_resources(*compiled(kernel, each)) for each in ((arch,) if arch else SHOWN))
+            made = [compiled(kernel, each) for each in ((arch,) if arch else SHOWN)]
         except (Unsupported, CompileError):
             return ()
-
-
-def _resources(program: Program, binary: Binary) -> Resources:
-    return Resources(binary.arch, program.threads, binary.registers, binary.spilled, binary.shared)
+        return tuple(resources_of(p, each.arch, each.registers, each.spilled) for p, each in made)
 
 
 def launchers() -> tuple[str, ...]:

@@ -18,7 +18,7 @@ from dsl.lower.c.dialects import METAL
 from dsl.lower.c.emit import Unsupported, emit
 from dsl.runtime.profile import PROFILE, CheckFailed, Refusal
 from dsl.runtime.selfcheck import disagreement
-from dsl.runtime.targets import Resources
+from dsl.runtime.targets import Resources, resources_of
 from dsl.targets import ffi
 from dsl.targets.metal.launch import Array, MetalError, Pipeline
 from dsl.targets.metal.objc import device
@@ -54,7 +54,7 @@ class MetalTarget:
             program = emit(kernel, METAL)
         except Unsupported:
             return ()
-        return (Resources(self.name, program.threads, None, None, program.shared_bytes),)
+        return (resources_of(program, self.name),)
 
 
 def host_launch(kernel: Kernel, run: Callable[[Sequence[Array]], None]) -> ffi.Launch:

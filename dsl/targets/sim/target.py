@@ -10,7 +10,7 @@ from dsl.lang.errors import BackendError
 from dsl.lower.c.dialects import CUDA, METAL, Dialect
 from dsl.lower.c.emit import Unsupported, emit
 from dsl.runtime.profile import Refusal
-from dsl.runtime.targets import Resources
+from dsl.runtime.targets import Resources, resources_of
 from dsl.targets import ffi
 from dsl.targets.sim.build import BuildError, compiler, library
 from dsl.targets.sim.run import Array, simulate
@@ -51,7 +51,7 @@ class SimTarget:
             program = emit(kernel, self.dialect)
         except Unsupported:
             return ()
-        return (Resources(self.name, program.threads, None, None, program.shared_bytes),)
+        return (resources_of(program, self.name),)
 
     def source(self, kernel: Kernel) -> str:
         try:
