@@ -1,4 +1,7 @@
-"""Generated CUDA C++ and Metal source, executed, against the float64 oracle of the same kernel."""
+"""Generated CUDA C++ and Metal source, executed, against the float64 oracle of the same kernel.
+
+The library is in test_mutation.py: there each kernel must be right before it is broken.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +15,7 @@ from dsl import atomic_add, cdiv, loop, pid, tile, where, zeros
 from dsl.kernels.softmax import softmax
 from dsl.lower.c.dialects import CUDA, METAL
 from tests.dsl.generate import composed, recipes
-from tests.dsl.targets.sim.cases import CASES, agrees, normal, prepared
+from tests.dsl.targets.sim.cases import agrees, normal, prepared
 
 DIALECTS = (CUDA, METAL)
 NUMPY = {"f32": jnp.float32, "f16": jnp.float16, "bf16": jnp.bfloat16}
@@ -20,12 +23,6 @@ NUMPY = {"f32": jnp.float32, "f16": jnp.float16, "bf16": jnp.bfloat16}
 
 def dialects(function):
     return pytest.mark.parametrize("dialect", DIALECTS, ids=lambda d: d.name)(function)
-
-
-@dialects
-@pytest.mark.parametrize("name", CASES)
-def test_library_kernels(name, dialect):
-    agrees(*_swapped(prepared(*CASES[name]), dialect), orders=(0, 1, 2, 3))
 
 
 def _swapped(case, dialect):
