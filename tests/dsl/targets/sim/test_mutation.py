@@ -9,8 +9,10 @@ import pytest
 from dsl.lower import oracle
 from dsl.lower.c.dialects import CUDA, METAL
 from dsl.lower.c.emit import emit
-from dsl.targets.sim.mutate import draws, harmless, mutants, needless_barriers, survivors
+from dsl.targets.sim.mutate import draws, harmless, mutants, needless_barriers, planted, survivors
+from dsl.targets.sim.run import simulate
 from tests.dsl.kernels.catalogue import CASES, specialised
+from tests.dsl.kernels.errors import TOLERANCE, note, worst
 
 KINDS = {
     "barrier dropped",
@@ -37,7 +39,10 @@ def emitted(name, dialect):
 def missed(name, dialect, chosen):
     """What of the chosen mutants nothing shows, and what means the same as the kernel, with the reason."""
     ir, program, arrays, expected = emitted(name, dialect)
-    left = survivors(ir, dialect, program, chosen(mutants(program, dialect)), arrays, expected)
+    tested = chosen(mutants(program, dialect))
+    sound = simulate(ir, dialect, planted(program, tested)[0][0], arrays)
+    assert note(name, f"sim:{dialect.name}", "f32", worst(sound, expected)) < TOLERANCE["f32"]
+    left = survivors(ir, dialect, program, tested, arrays, expected)
     reasons = [harmless(ir, dialect, program, each, draws(ir)) for each in left]
     return [(each.what, each.line) for each, reason in zip(left, reasons, strict=True) if reason is None]
 
