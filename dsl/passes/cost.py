@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dsl.ir.affine import Ranges
+from dsl.ir.infer import window
 from dsl.ir.ops import AtomicAdd, Binary, Dot, Kernel, Load, Loop, Op, Reduce, Store, Unary, Where
 from dsl.ir.types import BITS, RefType
 
@@ -36,7 +37,7 @@ class Cost:
     @property
     def intensity(self) -> float:
         """Flops for each byte that must move at least."""
-        return self.flops / max(1, self.unique)
+        return self.flops / self.unique
 
 
 def cost(kernel: Kernel) -> Cost:
@@ -63,8 +64,8 @@ class _Tally:
                     self.block(op.body, times * (1 if trip is None else trip))
                 case Load(result=result, ref=ref):
                     self.loaded += times * _bytes(self.refs[ref], result.shape)
-                case Store(value=value, ref=ref) | AtomicAdd(value=value, ref=ref):
-                    self.stored += times * _bytes(self.refs[ref], value.shape)
+                case Store(ref=ref, index=index) | AtomicAdd(ref=ref, index=index):
+                    self.stored += times * _bytes(self.refs[ref], window(self.refs[ref], index))
                 case Dot(result=result, left=left):
                     self.dots += times * 2 * math.prod(result.shape) * left.shape[1]
                 case Reduce(operand=operand):

@@ -124,19 +124,9 @@ class _Folder:
             if value is not None:
                 return self.constant(op, value)
         kind, shape = op.kind, op.result.shape
-        if (
-            right is not None
-            and right == _NEUTRAL_RIGHT.get(kind)
-            and op.left.shape == shape
-            and _is_number(op)
-        ):
+        if right is not None and right == _NEUTRAL_RIGHT.get(kind) and op.left.shape == shape:
             return op.left
-        if (
-            left is not None
-            and left == _NEUTRAL_LEFT.get(kind)
-            and op.right.shape == shape
-            and _is_number(op)
-        ):
+        if left is not None and left == _NEUTRAL_LEFT.get(kind) and op.right.shape == shape:
             return op.right
         return op
 
@@ -145,18 +135,14 @@ class _Folder:
         return (Full if result.shape else Const)(result, value, loc=op.loc)
 
 
-def _is_number(op: Binary) -> bool:
-    return op.result.dtype != "bool"
-
-
 def _evaluate(op: Binary, left: Number, right: Number) -> Number | None:
     """The exact result, or None when it would be rounded, overflow or be undefined."""
     if op.kind in _EXACT:
         value = _EXACT[op.kind](left, right)
-        if op.left.dtype in FLOATS and op.result.dtype in FLOATS:
+        if op.left.dtype in FLOATS:
             with np.errstate(over="ignore"):
                 return value if float(np.float32(value)) == value else None
-        return value if op.result.dtype == "bool" or -(2**31) <= value < 2**31 else None
+        return value if -(2**31) <= value < 2**31 else None
     if op.kind not in _INTEGER or (op.kind in ("idiv", "mod") and right == 0):
         return None
     if op.kind == "shr" and not 0 <= right < 32:

@@ -49,25 +49,29 @@ class _Decider:
 
     def decided(self, op: Op) -> Op | Value:
         """The op, a constant in its place, or the operand that it equals."""
+        self.note(op)
+        found: Op | Value = op
         match op:
-            case Binary(kind="and" | "or", left=left, right=right) if op.result.dtype == "bool":
-                return self.logic(op, left, right)
+            case Binary(kind="and" | "or", left=left, right=right):
+                found = self.logic(op, left, right)
             case Unary(kind="not", operand=operand) if operand.id in self.truth:
-                return _constant(op, not self.truth[operand.id])
+                found = _constant(op, not self.truth[operand.id])
             case Where(condition=condition, left=left, right=right) if condition.id in self.truth:
                 chosen = left if self.truth[condition.id] else right
-                return chosen if chosen.shape == op.result.shape else op
-            case Binary(kind="ge" | "lt" | "eq", left=left, right=right) if left.dtype == "i32":
+                found = chosen if chosen.shape == op.result.shape else op
+            case Binary(kind="ge" | "lt" | "eq", left=left, right=right):
                 truth = _compared(op.kind, self.range(left), self.range(right))
-                return op if truth is None else _constant(op, truth)
-            case Binary(kind="max" | "min", left=left, right=right) if left.dtype == "i32":
-                return self.extreme(op, left, right)
-        if op.results and op.results[0].dtype == "i32" and op.results[0].is_scalar:
-            low, high = self.range(op.results[0])
-            if low is not None and low == high and not isinstance(op, Const):
-                return _constant(op, low)
-        self.note(op)
-        return op
+                found = op if truth is None else _constant(op, truth)
+            case Binary(kind="max" | "min", left=left, right=right):
+                found = self.extreme(op, left, right)
+        return self.single(op) if found is op else found
+
+    def single(self, op: Op) -> Op:
+        """A constant in place of an integer that has one value."""
+        if not op.results or op.results[0].dtype != "i32":
+            return op
+        number = _only(self.range(op.results[0]))
+        return op if number is None else _constant(op, number)
 
     def logic(self, op: Binary, left: Value, right: Value) -> Op | Value:
         neutral = op.kind == "and"
@@ -87,7 +91,6 @@ class _Decider:
         chosen = larger if op.kind == "max" else smaller
         if chosen is not None and chosen.shape == op.result.shape:
             return chosen
-        self.note(op)
         return op
 
     def range(self, value: Value) -> Interval:
@@ -100,9 +103,9 @@ class _Decider:
             case Iota(result=result, start=start):
                 low, high = self.facts.interval(start)
                 self.tiles[result.id] = low, None if high is None else high + max(result.shape) - 1
-            case Full(result=result, value=int(value)) if result.dtype == "i32":
+            case Full(result=result, value=int(value)):
                 self.tiles[result.id] = value, value
-            case Binary(result=result, left=left, right=right) if result.dtype == "i32" and result.shape:
+            case Binary(result=result, left=left, right=right):
                 self.tiles[result.id] = _combined(op.kind, self.range(left), self.range(right))
 
 
@@ -117,7 +120,7 @@ def _compared(kind: str, a: Interval, b: Interval) -> bool | None:
     always_lt = a[1] is not None and b[0] is not None and a[1] < b[0]
     if kind == "eq":
         above = a[0] is not None and b[1] is not None and a[0] > b[1]
-        same = a[0] is not None and a == b and a[0] == a[1]
+        same = a == b and _only(a) is not None
         return False if above or always_lt else True if same else None
     if always_ge or always_lt:
         return always_ge if kind == "ge" else always_lt
@@ -125,23 +128,28 @@ def _compared(kind: str, a: Interval, b: Interval) -> bool | None:
 
 
 def _combined(kind: str, a: Interval, b: Interval) -> Interval:
-    """The range of a sum, difference, extreme or remainder; unknown where i32 might wrap."""
-    if kind == "mod" and b[0] is not None and b[0] == b[1] and b[0] > 0:
-        return 0, b[0] - 1
+    """The range of a sum, difference, extreme or remainder, of integers that never wrap."""
+    divisor = _only(b)
+    if kind == "mod" and divisor is not None and divisor > 0:
+        return 0, divisor - 1
     if None in a or None in b or kind not in ("add", "sub", "max", "min"):
         return UNKNOWN
     (low, high), (least, most) = a, b
     assert low is not None and high is not None and least is not None and most is not None
     match kind:
         case "add":
-            found = low + least, high + most
+            return low + least, high + most
         case "sub":
-            found = low - most, high - least
+            return low - most, high - least
         case "max":
-            found = max(low, least), max(high, most)
-        case _:
-            found = min(low, least), min(high, most)
-    return found if _fits(found) else UNKNOWN
+            return max(low, least), max(high, most)
+    return min(low, least), min(high, most)
+
+
+def _only(found: Interval) -> int | None:
+    """The one value of a range that has no other."""
+    low, high = found
+    return low if low == high else None
 
 
 def _fits(found: Interval) -> bool:

@@ -8,7 +8,7 @@ import tempfile
 from functools import lru_cache
 from pathlib import Path
 
-from dsl.ir.ops import Kernel
+from dsl.ir.ops import AtomicAdd, Kernel, walk
 from dsl.lower.c.dialects import Dialect
 from dsl.lower.c.emit import Program
 from dsl.runtime.cache import Cache, default_folder, key_of
@@ -56,19 +56,43 @@ def _shims() -> str:
 
 
 def harness(kernel: Kernel, dialect: Dialect, program: Program) -> str:
-    """The C++ text around the source: its only change is that shared memory watches its users."""
+    """The C++ text around the source, in which shared memory and outputs now watch their users."""
+    watched = {ref.name for ref in kernel.refs if ref.is_written} - _added_to(kernel)
     source = _POOL.sub(r"\1static sim::Shared<float, \2> pool;", program.source)
+    body = source.index("{", source.index(f" {program.entry}("))
+    source = _watching(source[:body], dialect, program, watched) + source[body:]
     include = '#include "cuda.h"\n' if dialect.name == "cuda" else ""
     position = {ref.name: number for number, ref in enumerate(kernel.refs)}
-    casts = ", ".join(f"({dialect.types[ref.dtype]}*)a[{position[ref.name]}]" for ref in program.parameters)
+    casts = ", ".join(
+        f"{{({dialect.types[ref.dtype]}*)a[{position[ref.name]}], {position[ref.name]}}}"
+        if ref.name in watched
+        else f"({dialect.types[ref.dtype]}*)a[{position[ref.name]}]"
+        for ref in program.parameters
+    )
     place = "" if dialect.name == "cuda" else ", dsl_program, sim::current & 31, sim::current >> 5"
     return (
         f"{include}{source}\n"
         f"static void dsl_call(void** a) {{ {program.entry}({casts}{place}); }}\n"
+        'extern "C" void dsl_choose(int number) { sim::mutant = number; }\n'
         'extern "C" int dsl_run(sim::Buffer* buffers, int count, int blocks, int threads, unsigned order,\n'
         "                       char* told, int size) {\n"
         "  return sim::run(buffers, count, blocks, threads, order, told, size, dsl_call, dsl_enter);\n}\n"
     )
+
+
+def _added_to(kernel: Kernel) -> set[str]:
+    return {op.ref for op in walk(kernel.body) if isinstance(op, AtomicAdd)}
+
+
+def _watching(head: str, dialect: Dialect, program: Program, watched: set[str]) -> str:
+    """The kernel's head with outputs that know who wrote each element; those of atomic adds stay pointers."""
+    for number, ref in enumerate(program.parameters):
+        if ref.name in watched:
+            for name in (f"{ref.name}_ref", f"{ref.name}_result"):
+                kind = dialect.types[ref.dtype]
+                words = dialect.parameter.format(const="", type=kind, name=name, number=number)
+                head = head.replace(words, f"sim::Out<{kind}> {name}")
+    return head
 
 
 def _compile(found: str, text: str) -> bytes:

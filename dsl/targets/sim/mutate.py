@@ -1,6 +1,7 @@
 """Breaks generated source on purpose, one place at a time, and says whether the simulator sees it.
 
-A test that cannot fail proves nothing: every mutant here is a mistake that the emitter could make.
+A test that cannot fail proves nothing: every mutant here is a mistake that the emitter could make. All
+mutants of a program are compiled together, each behind a number that is chosen when it runs.
 """
 
 import dataclasses
@@ -13,8 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dsl.ir.ops import Kernel
+from dsl.ir.types import FLOATS
 from dsl.lower.c.dialects import Dialect
 from dsl.lower.c.emit import Program
+from dsl.runtime.selfcheck import random_array
 from dsl.targets.sim.build import BuildError
 from dsl.targets.sim.run import Caught, simulate
 
@@ -24,38 +27,53 @@ ORDERS = (0, 1, 2, 3, 4, 5)
 
 _OPERAND = r"(?:v\d+(?:\[\w+\]\[\w+\])?|\(?-?[\d.]+(?:e[+-]?\d+)?f\)?)"
 _MASK = re.compile(r"(?<=t, )(\d+)(?=\))|(?<=ushort\()(\d+)(?=\))")
-_BOUND = re.compile(r"(?<= < )(\d+)\b")
-_LOWER = re.compile(r"(?<= >= )0\b")
-_BINARY = re.compile(rf"= ({_OPERAND}) ([-/]|<|>=) ({_OPERAND});")
+_BOUND = re.compile(r"(?<= < )(\d+)\b(?!\.)")
+_LOWER = re.compile(r"(?<= >= )0\b(?!\.)")
+_OWNER = re.compile(r"\b(?:lane|warp) == 0\b")
+_BINARY = re.compile(rf"(?<== )({_OPERAND}) ([-/]|<|>=) ({_OPERAND})(?=;)")
 _CALL = re.compile(rf"\b(floor_div|floor_mod)\(({_OPERAND}), ({_OPERAND}|\d+)\)")
-_WHERE = re.compile(rf" \? ({_OPERAND}) : ({_OPERAND});")
+_WHERE = re.compile(rf"(?<== )({_OPERAND}) \? ({_OPERAND}) : ({_OPERAND})(?=;)")
+_SLOT = r"\(?(?:lane|warp)(?: \+ \d+ \* [ij]\))? < "
+HARMLESS = {
+    "folds a slot past the tile's end that holds what the fold ignores": re.compile(rf"if \({_SLOT}~"),
+    "reads, within its array, for a slot past the tile's end": re.compile(
+        rf"(?:= |&& ){_SLOT}~.* \? \w+_ref"
+    ),
+}
+"""Wider bounds that may change nothing: what they do, and the line, with ~ for the bound."""
 
 
 @dataclass(frozen=True)
 class Mutant:
-    """A program with one mistake: what it is, and the line of source as it was."""
+    """One mistake: what it is, the line of source as it was, and what stands in place of which text.
+
+    Attributes:
+        program: the source with this mistake alone.
+        statement: True when the text is a whole statement, False for an expression.
+    """
 
     what: str
     line: str
+    start: int
+    end: int
+    text: str
     program: Program
+    statement: bool = False
 
 
 def mutants(program: Program, dialect: Dialect) -> list[Mutant]:
-    """Barriers dropped, shuffle masks doubled, bounds widened, loops shortened, operands swapped."""
-    body = program.source.index(f" {program.entry}(")
-    found = []
-    for what, start, end, text in _changes(program.source, dialect):
-        if start >= body:
-            found.append(_mutant(program, what, start, end, text))
-    return found
-
-
-def _mutant(program: Program, what: str, start: int, end: int, text: str) -> Mutant:
+    """Barriers dropped, masks doubled, bounds widened, loops cut, owners forgotten, operands swapped."""
     source = program.source
-    first = source.rfind("\n", 0, start) + 1
-    line = source[first : source.find("\n", start)].strip()
-    changed = source[:start] + text + source[end:]
-    return Mutant(what, line, dataclasses.replace(program, source=changed))
+    body = source.index(f" {program.entry}(")
+    found = []
+    for what, start, end, text in _changes(source, dialect):
+        if start < body:
+            continue
+        first = source.rfind("\n", 0, start) + 1
+        line = source[first : source.find("\n", start)].strip()
+        broken = dataclasses.replace(program, source=source[:start] + text + source[end:])
+        found.append(Mutant(what, line, start, end, text, broken, what == "barrier dropped"))
+    return found
 
 
 def _changes(source: str, dialect: Dialect) -> Iterator[tuple[str, int, int, str]]:
@@ -71,13 +89,58 @@ def _changes(source: str, dialect: Dialect) -> Iterator[tuple[str, int, int, str
             yield "bound widened", *match.span(), str(int(match[0]) + 1)
     for match in _LOWER.finditer(source):
         yield "bound widened", *match.span(), "-1"
+    for match in _OWNER.finditer(source):
+        yield "owner forgotten", *match.span(), "true"
     for match in _BINARY.finditer(source):
-        if not match[3].isdigit():
-            yield "operands swapped", *match.span(), f"= {match[3]} {match[2]} {match[1]};"
+        yield "operands swapped", *match.span(), f"{match[3]} {match[2]} {match[1]}"
     for match in _CALL.finditer(source):
         yield "operands swapped", *match.span(), f"{match[1]}({match[3]}, {match[2]})"
     for match in _WHERE.finditer(source):
-        yield "operands swapped", *match.span(), f" ? {match[2]} : {match[1]};"
+        yield "operands swapped", *match.span(), f"{match[1]} ? {match[3]} : {match[2]}"
+
+
+def planted(program: Program, chosen: Sequence[Mutant]) -> list[tuple[Program, list[Mutant]]]:
+    """Programs that hold all mutants, number 1, 2, ... of each list; more than one where places overlap."""
+    rounds: list[list[Mutant]] = []
+    for each in sorted(chosen, key=lambda mutant: mutant.start):
+        free = next((found for found in rounds if found[-1].end <= each.start), None)
+        if free is None:
+            rounds.append([each])
+        else:
+            free.append(each)
+    return [(dataclasses.replace(program, source=_joined(program.source, found)), found) for found in rounds]
+
+
+def _joined(source: str, found: Sequence[Mutant]) -> str:
+    for number, each in reversed(list(enumerate(found, 1))):
+        before = source[each.start : each.end]
+        if each.statement:
+            text = f"if (sim::mutant != {number}) {{ {before} }}"
+        else:
+            text = f"(sim::mutant == {number} ? {each.text} : {before})"
+        source = source[: each.start] + text + source[each.end :]
+    return source
+
+
+def survivors(
+    kernel: Kernel,
+    dialect: Dialect,
+    program: Program,
+    chosen: Sequence[Mutant],
+    arrays: Sequence[Array],
+    expected: Sequence[Array],
+    tolerance: float = 2e-4,
+) -> list[Mutant]:
+    """Mutants that pass for right under `ORDERS`. Raises Caught when the program itself does not."""
+    found = []
+    for together, listed in planted(program, chosen) or [(program, [])]:
+        wrong = verdict(kernel, dialect, together, arrays, expected, tolerance)
+        if wrong is not None:
+            raise Caught(f"the program without a mistake: {wrong}")
+        for number, each in enumerate(listed, 1):
+            if verdict(kernel, dialect, together, arrays, expected, tolerance, mutant=number) is None:
+                found.append(each)
+    return found
 
 
 def verdict(
@@ -87,17 +150,62 @@ def verdict(
     arrays: Sequence[Array],
     expected: Sequence[Array],
     tolerance: float = 2e-4,
+    *,
+    mutant: int = 0,
 ) -> str | None:
     """How a program is found wrong under `ORDERS`, or None when it passes for right."""
     for order in ORDERS:
         try:
-            found = simulate(kernel, dialect, program, arrays, (order,))
+            found = simulate(kernel, dialect, program, arrays, (order,), mutant=mutant)
         except (Caught, BuildError) as seen:
             return str(seen)
         for mine, theirs in zip(found, expected, strict=True):
             if not np.allclose(np.asarray(mine, np.float64), theirs, rtol=tolerance, atol=tolerance):
                 return f"wrong numbers (schedule {order})"
     return None
+
+
+def harmless(
+    kernel: Kernel, dialect: Dialect, program: Program, mutant: Mutant, draws: Sequence[Sequence[Array]]
+) -> str | None:
+    """Why a mutant means the same as its program, or None when there is no reason to think so.
+
+    It must be one of `HARMLESS`, and on every draw of inputs and schedule it must touch nothing outside of
+    its arrays and give the very bits of the program: if any output depended on the slot that it fills, it
+    would not on all.
+    """
+    line_start = program.source.rfind("\n", 0, mutant.start) + 1
+    line_end = program.source.find("\n", mutant.end)
+    line = program.source[line_start : mutant.start] + "~" + program.source[mutant.end : line_end]
+    reason = next((told for told, pattern in HARMLESS.items() if pattern.search(line)), None)
+    if mutant.what != "bound widened" or reason is None:
+        return None
+    ((together, _),) = planted(program, [mutant])
+    for arrays in draws:
+        for order in ORDERS:
+            sound = simulate(kernel, dialect, together, arrays, (order,))
+            try:
+                found = simulate(kernel, dialect, together, arrays, (order,), mutant=1)
+            except Caught:
+                return None
+            if any(a.tobytes() != b.tobytes() for a, b in zip(sound, found, strict=True)):
+                return None
+    return reason
+
+
+def draws(kernel: Kernel) -> list[list[Array]]:
+    """Random inputs about zero, far below it and far above it."""
+    found = []
+    for seed, offset in enumerate((0.0, 0.0, -20.0, 20.0)):
+        rng = np.random.default_rng(seed)
+        arrays = [random_array(rng, ref) for ref in kernel.inputs]
+        found.append(
+            [
+                (x + offset).astype(x.dtype) if ref.dtype in FLOATS else x
+                for ref, x in zip(kernel.inputs, arrays, strict=True)
+            ]
+        )
+    return found
 
 
 def needless_barriers(
@@ -113,8 +221,5 @@ def needless_barriers(
     of shared memory would be touched by two threads on its two sides, once as a write.
     """
     dropped = [each for each in mutants(program, dialect) if each.what == "barrier dropped"]
-    return [
-        number
-        for number, each in enumerate(dropped)
-        if verdict(kernel, dialect, each.program, arrays, expected) is None
-    ]
+    left = survivors(kernel, dialect, program, dropped, arrays, expected)
+    return [number for number, each in enumerate(dropped) if each in left]

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
-from dsl.ir.ops import AtomicAdd, Kernel, walk
+from dsl.ir.ops import Kernel
 from dsl.ir.types import BITS, NIBBLES, RefType
 from dsl.lang.arguments import NUMPY_NAME
 from dsl.lower.c.dialects import Dialect
@@ -21,8 +21,6 @@ from dsl.targets.sim.build import library
 Array = NDArray[Any]
 _LOCK = threading.Lock()
 """Fault handlers belong to the process: one run at a time."""
-_POISON = {"f32": 0x7FA7A7A7, "i32": 0x7FA7A7A7, "f16": 0x7DA7, "bf16": 0x7FA7}
-"""NaNs that no conversion gives (and an i32 that is unlikely): an element of this value was not written."""
 
 
 class Caught(Exception):
@@ -36,23 +34,29 @@ class _Buffer(ctypes.Structure):
         ("bytes", ctypes.c_int64),
         ("element", ctypes.c_int32),
         ("writable", ctypes.c_int32),
-        ("poison", ctypes.c_uint32),
     )
 
 
 def simulate(
-    kernel: Kernel, dialect: Dialect, program: Program, arrays: Sequence[Array], orders: Sequence[int] = (0,)
+    kernel: Kernel,
+    dialect: Dialect,
+    program: Program,
+    arrays: Sequence[Array],
+    orders: Sequence[int] = (0,),
+    *,
+    mutant: int = 0,
 ) -> tuple[Array, ...]:
     """The outputs of `program` on the arrays of `kernel.inputs`, in their storage dtypes.
 
     `orders` seeds one run each: the order of programs and threads, and whether buffers end (even) or
-    begin (odd) at a page that may not be touched. Raises Caught for what a run shows, also when runs
+    begin (odd) at a page that may not be touched. `mutant` chooses a mistake that `mutate.planted` put into
+    the source; 0 for none. Raises Caught for what a run shows, also when runs
     differ by more than rounding, and BuildError when the source does not compile.
     """
-    entry = _entry(library(kernel, dialect, program))
+    loaded = _loaded(library(kernel, dialect, program))
     first: tuple[Array, ...] | None = None
     for order in orders:
-        found = _run(kernel, program, entry, arrays, order)
+        found = _run(kernel, program, loaded, arrays, order, mutant)
         if first is not None:
             _compare(kernel, first, found, order)
         first = first or found
@@ -61,26 +65,23 @@ def simulate(
 
 
 @lru_cache(maxsize=256)
-def _entry(path: Path) -> Any:
-    entry = ctypes.CDLL(str(path)).dsl_run
-    entry.restype = ctypes.c_int
-    return entry
+def _loaded(path: Path) -> ctypes.CDLL:
+    found = ctypes.CDLL(str(path))
+    found.dsl_run.restype = ctypes.c_int
+    return found
 
 
 def _run(
-    kernel: Kernel, program: Program, entry: Any, arrays: Sequence[Array], order: int
+    kernel: Kernel, program: Program, loaded: ctypes.CDLL, arrays: Sequence[Array], order: int, mutant: int
 ) -> tuple[Array, ...]:
     given = dict(zip((ref.name for ref in kernel.inputs), arrays, strict=True))
     memory = {ref.name: _memory(ref, given.get(ref.name)) for ref in kernel.refs}
-    atomic = {op.ref for op in walk(kernel.body) if isinstance(op, AtomicAdd)}
-    buffers = (_Buffer * len(kernel.refs))(
-        *(_describe(ref, memory[ref.name], ref.name in atomic) for ref in kernel.refs)
-    )
+    buffers = (_Buffer * len(kernel.refs))(*(_describe(ref, memory[ref.name]) for ref in kernel.refs))
     told = ctypes.create_string_buffer(512)
+    size, seed = len(told), ctypes.c_uint(order)
     with _LOCK:
-        wrong = entry(
-            buffers, len(buffers), program.blocks, program.threads, ctypes.c_uint(order), told, len(told)
-        )
+        loaded.dsl_choose(mutant)
+        wrong = loaded.dsl_run(buffers, len(buffers), program.blocks, program.threads, seed, told, size)
     if wrong:
         raise Caught(f"{kernel.name}: {told.value.decode()} (schedule {order})")
     return tuple(memory[ref.name] for ref in kernel.outputs)
@@ -92,16 +93,9 @@ def _memory(ref: RefType, given: Array | None) -> Array:
     return np.array(given, order="C", copy=True)
 
 
-def _describe(ref: RefType, data: Array, atomic: bool) -> _Buffer:
-    watched = ref.role == "out" and not atomic
-    return _Buffer(
-        ref.name.encode(),
-        data.ctypes.data,
-        data.nbytes,
-        1 if ref.dtype in NIBBLES else BITS[ref.dtype] // 8,
-        int(ref.is_written),
-        _POISON.get(ref.dtype, 0) if watched else 0,
-    )
+def _describe(ref: RefType, data: Array) -> _Buffer:
+    size = 1 if ref.dtype in NIBBLES else BITS[ref.dtype] // 8
+    return _Buffer(ref.name.encode(), data.ctypes.data, data.nbytes, size, int(ref.is_written))
 
 
 def _compare(kernel: Kernel, first: tuple[Array, ...], other: tuple[Array, ...], order: int) -> None:

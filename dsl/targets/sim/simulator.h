@@ -3,7 +3,7 @@
 // A fiber runs until it needs others: a block barrier or a warp operation. Which runs next is drawn from
 // a seed. Found and reported: threads that leave or wait while others need them, barriers and warp
 // operations that not all reach alike, shuffles from outside of the warp, races on and positions outside
-// of shared memory, accesses outside of a buffer, and an element written by two programs.
+// of shared memory, accesses outside of a buffer, and an element of an output written twice.
 #pragma once
 #include <csetjmp>
 #include <csignal>
@@ -37,13 +37,13 @@ struct Buffer {  // as run.py fills it
   int64_t bytes;
   int32_t element;   // bytes of one element
   int32_t writable;
-  uint32_t poison;   // pattern of an element that no program wrote; 0: not watched
 };
 
 static const size_t STACK = 512 * 1024, GUARD = 1 << 20;
 static std::vector<Thread> threads;
 static jmp_buf scheduler;
 static int current = 0, block_of_program = 0;
+static int mutant = 0;  // which planted mistake is at work: see mutate.py
 static int64_t epoch = 1, serial = 0;
 static uint32_t seed = 0;
 static bool failed = false;
@@ -227,7 +227,7 @@ struct Guarded {
   Buffer* buffer;
   unsigned char *whole, *start;
   size_t body;
-  std::vector<int> owner;
+  std::vector<int64_t> writer;  // 0, or who wrote the element: 1 + program * 1024 + thread
 };
 static std::vector<Guarded> guarded;
 static struct sigaction old_segv, old_bus;
@@ -239,7 +239,7 @@ static void place(Buffer& buffer, bool at_end) {
   unsigned char* start = whole + GUARD + (at_end ? body - buffer.bytes : 0);
   memcpy(start, buffer.data, buffer.bytes);
   if (!buffer.writable) mprotect(whole + GUARD, body, PROT_READ);
-  guarded.push_back({&buffer, whole, start, body, std::vector<int>(buffer.poison ? buffer.bytes / buffer.element : 0, -1)});
+  guarded.push_back({&buffer, whole, start, body, std::vector<int64_t>(buffer.writable ? buffer.bytes / buffer.element : 0)});
 }
 
 static void on_fault(int, siginfo_t* info, void*) {
@@ -259,26 +259,34 @@ static void on_fault(int, siginfo_t* info, void*) {
   sigaction(SIGBUS, &old_bus, nullptr);
 }
 
-static void poison() {
-  for (Guarded& one : guarded)
-    for (int64_t k = 0; one.buffer->poison && k < one.buffer->bytes; k += one.buffer->element)
-      memcpy(one.start + k, &one.buffer->poison, one.buffer->element);
-}
-
-// Moves what this program wrote to the caller's array; two writers of one element are a mistake.
-static void collect() {
-  for (Guarded& one : guarded) {
-    Buffer& b = *one.buffer;
-    for (int64_t k = 0; b.poison && k < b.bytes / b.element; ++k) {
-      if (!memcmp(one.start + k * b.element, &b.poison, b.element)) continue;
-      if (one.owner[k] >= 0)
-        return note("programs %d and %d both write element %lld of %s", one.owner[k], block_of_program,
-                    (long long)k, b.name);
-      one.owner[k] = block_of_program;
-      memcpy(b.data + k * b.element, one.start + k * b.element, b.element);
+// An output that knows who wrote each element: nobody may do so twice.
+template <class T> struct Out {
+  T* data;
+  int number;
+  struct Cell {
+    Out& out;
+    int64_t k;
+    Cell& operator=(T value) { out.write(k, value); return *this; }
+  };
+  Cell operator[](int64_t k) { return Cell{*this, k}; }
+  void write(int64_t k, T value) {
+    std::vector<int64_t>& writer = guarded[number].writer;
+    const char* name = guarded[number].buffer->name;
+    int64_t me = 1 + (int64_t)block_of_program * 1024 + current, count = writer.size();
+    if (k < 0 || k >= count) {
+      note("program %d, thread %d: out of bounds, %s has %lld elements and %lld is touched", block_of_program, current,
+           name, (long long)count, (long long)k);
+      leave();
     }
+    if (int64_t other = writer[k]) {
+      note("program %d, thread %d writes element %lld of %s, which program %d, thread %d has written already",
+           block_of_program, current, (long long)k, name, (int)((other - 1) / 1024), (int)((other - 1) % 1024));
+      leave();
+    }
+    writer[k] = me;
+    data[k] = value;
   }
-}
+};
 
 static int program_at(int turn, int blocks, uint32_t order) {
   if (order % 3 == 0) return turn;
@@ -307,14 +315,12 @@ static int run(Buffer* buffers, int count, int blocks, int block_threads, uint32
   for (int turn = 0; turn < blocks && !failed; ++turn) {
     block_of_program = program_at(turn, blocks, order);
     enter(block_of_program);
-    poison();
     run_block(block_threads);
-    if (!failed) collect();
   }
   sigaction(SIGSEGV, &old_segv, nullptr);
   sigaction(SIGBUS, &old_bus, nullptr);
   for (Guarded& one : guarded) {
-    if (one.buffer->writable && !one.buffer->poison) memcpy(one.buffer->data, one.start, one.buffer->bytes);
+    if (one.buffer->writable) memcpy(one.buffer->data, one.start, one.buffer->bytes);
     munmap(one.whole, one.body + 2 * GUARD);
   }
   for (Thread& one : threads) munmap(one.stack, STACK);

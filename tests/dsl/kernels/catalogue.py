@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from jax import nn
 
 import dsl
@@ -20,6 +21,8 @@ from dsl.kernels.decode import decode_attention, kv_append
 from dsl.kernels.distance import distance, hamming, nearest
 from dsl.kernels.matmul import batched_matmul, gemv, matmul, matmul_bias
 from dsl.kernels.norm import add_layer_norm, add_rms_norm, layer_norm, rms_norm
+from dsl.kernels.quant import int4_matvec
+from dsl.kernels.quant_linear import int4_linear, int8_linear
 from dsl.kernels.rope import rope, rope_interleaved, rope_tables
 from dsl.kernels.round8 import round_to_int8
 from dsl.kernels.softmax import softmax
@@ -27,13 +30,19 @@ from dsl.kernels.softmax import softmax
 
 @dataclass(frozen=True)
 class Case:
-    """`kernel(*args, backend=...)` must equal `plain(*args)`; `differentiable` in its float arguments."""
+    """`kernel(*args, backend=...)` must equal `plain(*args)`; `differentiable` in its float arguments.
+
+    Attributes:
+        narrow: whether f32 arguments may as well be f16 or bf16.
+        telling: arguments in which more mistakes show, where the plain expression means another thing.
+    """
 
     kernel: Callable[..., Any]
     plain: Callable[..., Any]
     args: Callable[[], tuple[Any, ...]]
     differentiable: bool = True
     narrow: bool = True
+    telling: Callable[[], tuple[Any, ...]] | None = None
 
 
 def normal(*shape, seed=0):
@@ -126,12 +135,32 @@ def append_to(new, starts, cache, **kw):
     return kv_append(new, starts, out=dsl.update(cache), **kw)
 
 
+def with_nibbles(x, w, *rest, of, **keywords):
+    return of(x, dsl.Packed(w, "u4"), *rest, **keywords)
+
+
+def nibbles(data):
+    groups = data.reshape(data.shape[0], -1, 16)
+    return jnp.concatenate([groups & 15, groups >> 4], -1).reshape(data.shape[0], -1)
+
+
+def dense(codes, scale, minimum=0):
+    groups = codes.reshape(codes.shape[0], -1, 32).astype(jnp.float32)
+    return (groups * scale[..., None] + jnp.asarray(minimum)[..., None]).reshape(codes.shape)
+
+
+def _four_bits(out, features):
+    bytes_ = ints(0, 256, out, features // 2, dtype=jnp.uint8)
+    return bytes_, normal(out, features // 32), normal(out, features // 32, seed=1)
+
+
 def _attention_args(queries, keys):
-    return normal(2, 4, queries, 8), normal(2, 2, keys, 8, seed=1), normal(2, 2, keys, 8, seed=2)
+    """Heads of 12 elements: with 8, a quarter of a warp, what joins the others would not matter."""
+    return normal(2, 4, queries, 12), normal(2, 2, keys, 12, seed=1), normal(2, 2, keys, 12, seed=2)
 
 
 def _decode_args():
-    return normal(2, 6, 8), normal(2, 2, 37, 8, seed=1), normal(2, 2, 37, 8, seed=2), jnp.asarray([19, 37])
+    return normal(2, 6, 12), normal(2, 2, 37, 12, seed=1), normal(2, 2, 37, 12, seed=2), jnp.asarray([19, 37])
 
 
 def _rope_args(pairs):
@@ -144,7 +173,8 @@ EPILOGUES["gelu"] = lambda x: nn.gelu(x, approximate=False)
 assert set(EPILOGUES) == set(ACTIVATIONS)
 
 CASES = {
-    "softmax": Case(small(softmax, BM=5), nn.softmax, lambda: (normal(13, 37),)),
+    # Far from zero, so that a zero from outside of a row would show as its greatest element.
+    "softmax": Case(small(softmax, BM=5), nn.softmax, lambda: (normal(13, 37) - 300.0,)),
     "silu": Case(small(silu, BM=5), nn.silu, lambda: (normal(13, 37) * 3,)),
     "gelu": Case(small(gelu, BM=5), EPILOGUES["gelu"], lambda: (normal(13, 37),)),
     "gelu tanh": Case(small(gelu, BM=5, approximate=True), nn.gelu, lambda: (normal(13, 37),)),
@@ -183,9 +213,14 @@ CASES = {
         lambda q, k, v: attention(q, k, v, causal(20, 45)),
         lambda: _attention_args(20, 45),
     ),
+    "flash_attention of all": Case(
+        small(flash_attention, BM=10, BN=32, causal=False),
+        lambda q, k, v: attention(q, k, v, True),
+        lambda: _attention_args(20, 45),
+    ),
     "flash_attention windowed": Case(
-        small(flash_attention, BM=16, BN=8, window=7),
-        lambda q, k, v: attention(q, k, v, causal(20, 45, 7)),
+        small(flash_attention, BM=16, BN=8, window=20),
+        lambda q, k, v: attention(q, k, v, causal(20, 45, 20)),
         lambda: _attention_args(20, 45),
     ),
     "ragged_attention": Case(
@@ -196,16 +231,17 @@ CASES = {
     "ragged_attention windowed": Case(
         small(ragged_attention, BM=16, BN=16, window=9),
         lambda *a: ragged(*a, window=9),
-        lambda: (*_attention_args(37, 37), jnp.asarray([0, 30], jnp.int32)),
+        lambda: (*_attention_args(37, 37), jnp.asarray([0, 37], jnp.int32)),
     ),
     "decode_attention": Case(small(decode_attention, BN=16), decoded, _decode_args),
     "decode_attention windowed": Case(
-        small(decode_attention, BN=8, window=10), lambda *a: decoded(*a, window=10), _decode_args
+        small(decode_attention, BN=8, window=35), lambda *a: decoded(*a, window=35), _decode_args
     ),
     "kv_append": Case(
         append_to,
         appended,
         lambda: (normal(2, 3, 4, 5), jnp.asarray([0, 7], jnp.int32), normal(2, 3, 11, 5)),
+        telling=lambda: (normal(2, 3, 4, 5), jnp.asarray([-2, 9], jnp.int32), normal(2, 3, 11, 5)),
     ),
     "rope": Case(small(rope, BM=8), turned, lambda: _rope_args(False), narrow=False),
     "rope_interleaved": Case(
@@ -227,11 +263,54 @@ CASES = {
         False,
         False,
     ),
+    # Near ones come together, so that one chunk holds nearly all that a query wants; one is the last.
     "nearest": Case(
-        small(nearest, k=5, BM=4, BN=16),
-        lambda q, v: tuple(jax.lax.top_k(scores(q, v, "l2"), 5)),
-        lambda: (normal(5, 24), normal(37, 24)),
+        small(nearest, k=10, BM=4, BN=16),
+        lambda q, v: tuple(jax.lax.top_k(scores(q, v, "l2"), 10)),
+        lambda: (normal(5, 24), normal(37, 24).at[:16].multiply(0.1).at[36].set(normal(5, 24)[0])),
         False,
         False,
     ),
+    "int4_matvec": Case(
+        small(with_nibbles, of=int4_matvec, BM=10),
+        lambda x, w, s, m: jnp.einsum("nk,k->n", dense(nibbles(w), s, m), x[0])[:, None],
+        lambda: (normal(1, 96) * 0.1, *_four_bits(41, 96)),
+        False,
+    ),
+    "int8_linear": Case(
+        small(int8_linear, BM=5, BX=2),
+        lambda x, w, s: x @ dense(w, s).T,
+        lambda: (normal(3, 96) * 0.1, ints(-127, 128, 41, 96, dtype=jnp.int8), normal(41, 3)),
+    ),
+    "int4_linear": Case(
+        small(with_nibbles, of=int4_linear, BM=5, BX=2),
+        lambda x, w, s, m: x @ dense(nibbles(w), s, m).T,
+        lambda: (normal(3, 96) * 0.1, *_four_bits(41, 96)),
+        False,
+    ),
 }
+
+
+class Taken(Exception):
+    """Carries (kernel function, its Call, keywords) out of a call that is not to run."""
+
+
+def taken(case, args=None):
+    """(kernel function, Call, keywords) that a case's call comes to."""
+
+    def take(function, given, backend, meta):
+        raise Taken(function, given, meta)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("dsl.runtime.select.call", take)
+        try:
+            case.kernel(*(case.args() if args is None else args))
+        except Taken as call:
+            return call.args
+    raise AssertionError("the case calls no kernel")
+
+
+def specialised(case, args=None, target=None):
+    """(IR, the arrays of its inputs) of a case, or of other arguments of it."""
+    function, given, meta = taken(case, args)
+    return function.specialise(given.refs, target, meta), [np.asarray(x) for x in given.arrays]

@@ -1,4 +1,4 @@
-"""Each kernel of the catalogue: every backend, narrow storage, gradients, batches, and its edges."""
+"""Each kernel of the catalogue: gradients, batches, and its edges. Its values are in test_targets.py."""
 
 from functools import partial
 
@@ -37,8 +37,6 @@ ONE_OF_A_KIND = (
 """They stand for the others where a compilation each would be slow."""
 COVERED = {"ragged_attention", "decode_attention", *(f"matmul_bias {a}" for a in ("none", "relu", "silu"))}
 DIFFERENTIABLE = [name for name, case in CASES.items() if case.differentiable and name not in COVERED]
-NARROW = [(name, jnp.float16) for name in ONE_OF_A_KIND if CASES[name].narrow]
-NARROW += [(name, jnp.bfloat16) for name in ("softmax", "matmul", "gemv", "add_rms_norm", "flash_attention")]
 
 
 def tupled(found):
@@ -55,24 +53,6 @@ def same(found, expected, tolerance=3e-5):
         assert mine.shape == theirs.shape
         mine, theirs = (np.asarray(x, np.float64) for x in (mine, theirs))
         np.testing.assert_allclose(mine, theirs, rtol=tolerance, atol=tolerance)
-
-
-@pytest.mark.parametrize("backend", ["oracle", "xla"])
-@pytest.mark.parametrize("name", CASES)
-def test_a_kernel_is_the_plain_expression(name, backend):
-    case, args = CASES[name], CASES[name].args()
-    same(*both(partial(case.kernel, backend=backend), case.plain)(*args))
-
-
-@pytest.mark.parametrize(("name", "dtype"), NARROW)
-def test_narrow_storage_is_computed_wide(name, dtype):
-    """Against the same expression in f32: only the inputs and the outputs are rounded."""
-    case = CASES[name]
-    args = [x.astype(dtype) if x.dtype == jnp.float32 else x for x in case.args()]
-    wide = [x.astype(jnp.float32) if x.dtype == dtype else x for x in args]
-    found = tupled(jax.jit(partial(case.kernel, backend="xla"))(*args))
-    assert {x.dtype for x in found} <= {jnp.dtype(dtype), jnp.dtype(jnp.float32)}
-    same(found, jax.jit(case.plain)(*wide), 2e-3 if dtype == jnp.float16 else 1.6e-2)
 
 
 def total(f):
