@@ -21,12 +21,19 @@ _DECODER_HF = {
     "up": "mlp.up_proj",
     "down": "mlp.down_proj",
 }
+_POST_NORMS_HF = {
+    "mlp_norm": "pre_feedforward_layernorm.weight",
+    "attn_post_norm": "post_attention_layernorm.weight",
+    "mlp_post_norm": "post_feedforward_layernorm.weight",
+}
 _DECODER_GGUF = {
     "embed": "token_embd.weight",
     "norm": "output_norm.weight",
     "head": "output.weight",
     "attn_norm": "attn_norm.weight",
     "mlp_norm": "ffn_norm.weight",
+    "attn_post_norm": "post_attention_norm.weight",
+    "mlp_post_norm": "post_ffw_norm.weight",
     "q_norm": "attn_q_norm.weight",
     "k_norm": "attn_k_norm.weight",
     "q": "attn_q",
@@ -54,10 +61,13 @@ _ENCODER_HF = {
 }
 
 
-def decoder_hf(present: Collection[str]) -> Rename:
-    """Names in a Hugging Face decoder; `model.` is left off where the checkpoint does (base models)."""
+def decoder_hf(present: Collection[str], *, post_norms: bool = False) -> Rename:
+    """Names in a Hugging Face decoder; `model.` is left off where the checkpoint does (base models).
+
+    With norms after the branches too, as in Gemma 2, `post_attention_layernorm` is one of those.
+    """
     bare = "embed_tokens.weight" in present
-    rename = _renamer(_DECODER_HF, "model.layers")
+    rename = _renamer({**_DECODER_HF, **(_POST_NORMS_HF if post_norms else {})}, "model.layers")
     return (lambda name: rename(name).removeprefix("model.")) if bare else rename
 
 
@@ -85,7 +95,7 @@ def _renamer(table: dict[str, str], layers: str) -> Rename:
 
 
 _IGNORED_ENDS = ("rotary_emb.inv_freq", "position_ids", ".attn.bias", ".attn.masked_bias")
-_IGNORED_STARTS = ("pooler.", "bert.pooler.", "cls.", "rope_freqs.")
+_IGNORED_STARTS = ("pooler.", "bert.pooler.", "cls.", "rope_freqs.", "rope_factors_")
 
 
 def ignorable(name: str, *, tied: bool) -> bool:
