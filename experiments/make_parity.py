@@ -26,6 +26,14 @@ SIZES = {
 GROUPED = {**SIZES, "num_key_value_heads": 2}
 GEMMA = {**GROUPED, "head_dim": 16, "sliding_window": 8, "query_pre_attn_scalar": 24}
 YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32, "rope_theta": 1e4}
+LLAMA3 = {
+    "rope_type": "llama3",
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 32,
+    "rope_theta": 1e4,
+}
 LONGROPE = {
     "rope_type": "longrope",
     "short_factor": [1.0, 1.1, 1.2],
@@ -84,6 +92,12 @@ DECODERS = {
         decoded,
         lambda: transformers.Qwen2Config(
             **GROUPED, rope_parameters=YARN, use_sliding_window=True, sliding_window=8, max_window_layers=1
+        ),
+    ),
+    "llama3_mqa_bias": (
+        decoded,
+        lambda: transformers.LlamaConfig(
+            **SIZES, num_key_value_heads=1, rope_parameters=LLAMA3, attention_bias=True, mlp_bias=True
         ),
     ),
     "llama_dynamic": (

@@ -80,6 +80,8 @@ def _windows(fields: Fields, architecture: str, layers: int) -> tuple[int | None
     if not window or architecture not in ("phi3", *_PATTERNS):
         return ()
     every = _PATTERNS.get(architecture, layers + 1)
+    if "attention.sliding_window_pattern" in fields:
+        every = fields.integer("attention.sliding_window_pattern", low=1)
     return tuple(window if (index + 1) % every else None for index in range(layers))
 
 

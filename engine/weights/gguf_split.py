@@ -20,7 +20,7 @@ def read_gguf_parts(path: Path) -> GgufFile:
 
     Raises BadCheckpoint: a part is missing, out of place or damaged, or a tensor is in two of them.
     """
-    whole = read_gguf(first_part(path))
+    whole = read_gguf(_there(first_part(path)))
     count = whole.fields.get("split.count", 0)
     if count in (0, 1):
         return whole

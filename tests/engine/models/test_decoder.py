@@ -17,6 +17,7 @@ FAMILIES = (
     "gemma2_softcap",
     "gemma3_sliding",
     "gemma_mqa",
+    "llama3_mqa_bias",
     "llama_gqa_tied",
     "mistral_window",
     "phi3_longrope",
