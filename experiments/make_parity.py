@@ -72,6 +72,34 @@ def stretched(model: Any) -> dict[str, torch.Tensor]:
     return {"input_ids": ids, "logits": model(ids).logits, "short_logits": model(ids[:, :12]).logits}
 
 
+def encoded(model: Any) -> dict[str, torch.Tensor]:
+    """Hidden states of two texts, the second shorter, with padding after it."""
+    ids, mask = padded(150, 97)
+    return {
+        "input_ids": ids,
+        "attention_mask": mask,
+        "last_hidden_state": model(input_ids=ids, attention_mask=mask).last_hidden_state,
+    }
+
+
+def classified(model: Any) -> dict[str, torch.Tensor]:
+    """Logits of two pairs of texts, the second shorter, with token types where the model has them."""
+    ids, mask = padded(60, 37)
+    types = (torch.arange(ids.shape[1]) > 20).long().expand_as(ids) * mask
+    types = types if getattr(model.config, "type_vocab_size", 0) > 1 else torch.zeros_like(ids)
+    extra = {"token_type_ids": types} if types.any() else {}
+    logits = model(input_ids=ids, attention_mask=mask, **extra).logits
+    return {"input_ids": ids, "attention_mask": mask, "token_type_ids": types, "logits": logits}
+
+
+def padded(longest: int, shorter: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Ids and mask (2, longest); 1 is the padding of every encoder here."""
+    ids = torch.randint(3, VOCABULARY, (2, longest), generator=torch.Generator().manual_seed(2))
+    mask = torch.ones_like(ids)
+    ids[1, shorter:], mask[1, shorter:] = 1, 0
+    return ids, mask
+
+
 DECODERS = {
     "mistral_window": (decoded, lambda: transformers.MistralConfig(**GROUPED, head_dim=16, sliding_window=8)),
     "gemma_mqa": (
@@ -108,10 +136,29 @@ DECODERS = {
         ),
     ),
 }
-FAMILIES = {
-    name: Family(record, transformers.AutoModelForCausalLM, config)
-    for name, (record, config) in DECODERS.items()
+ENCODER = {**SIZES, "pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2}
+ROBERTA = {**ENCODER, "max_position_embeddings": 162, "type_vocab_size": 1}
+MODERN = {**ENCODER, "cls_token_id": 0, "sep_token_id": 2, "local_attention": 10, "num_hidden_layers": 4}
+ENCODERS = {
+    "roberta": lambda: transformers.RobertaConfig(**ROBERTA),
+    "mpnet_relative": lambda: transformers.MPNetConfig(**{**ROBERTA, "max_position_embeddings": 155}),
+    "modernbert_local": lambda: transformers.ModernBertConfig(**{**MODERN, "max_position_embeddings": 160}),
 }
+RERANKERS = {
+    "bert_reranker": lambda: transformers.BertConfig(**ENCODER, num_labels=1),
+    "xlm_roberta_reranker": lambda: transformers.XLMRobertaConfig(**ROBERTA, num_labels=1),
+    "modernbert_reranker": lambda: transformers.ModernBertConfig(
+        **MODERN, num_labels=1, classifier_pooling="mean"
+    ),
+}
+FAMILIES = (
+    {name: Family(how, transformers.AutoModelForCausalLM, config) for name, (how, config) in DECODERS.items()}
+    | {name: Family(encoded, transformers.AutoModel, config) for name, config in ENCODERS.items()}
+    | {
+        name: Family(classified, transformers.AutoModelForSequenceClassification, config)
+        for name, config in RERANKERS.items()
+    }
+)
 
 
 def main() -> None:

@@ -10,16 +10,18 @@ from engine.models import decoder, encoder
 from engine.models.decoder_config import DecoderConfig, unsupported
 from engine.models.decoder_gguf import GGUF_ARCHITECTURES, decoder_from_gguf
 from engine.models.decoder_hf import HF_ARCHITECTURES, decoder_from_hf
-from engine.models.encoder_config import HF_ARCHITECTURES as ENCODER_ARCHITECTURES
 from engine.models.encoder_config import EncoderConfig
+from engine.models.encoder_hf import HF_ARCHITECTURES as ENCODER_ARCHITECTURES
+from engine.models.encoder_hf import encoder_from_hf
 from engine.models.fields import Fields
-from engine.weights import families, names
+from engine.weights import families
 from engine.weights.build import Quant, build_params
 from engine.weights.files import read_object, read_object_if_there, read_text
 from engine.weights.gguf import GgufSource
 from engine.weights.gguf_container import GgufFile
 from engine.weights.gguf_split import first_part, read_gguf_parts
 from engine.weights.identity import content_identity
+from engine.weights.names import ENCODER_HEADS
 from engine.weights.pooling import sentence_settings
 from engine.weights.safetensors import INDEX, SINGLE, SafetensorsSource
 from engine.weights.source import TensorSource
@@ -27,7 +29,8 @@ from engine.weights.source import TensorSource
 if TYPE_CHECKING:
     from engine.text.tokenizer import Tokenizer
 
-Kind: TypeAlias = Literal["decoder", "encoder"]
+Kind: TypeAlias = Literal["decoder", "encoder", "reranker"]
+"""A chat model, an embedding model, or an encoder with a head that scores pairs of texts."""
 
 _FACTORS = ("rope_freqs", "rope_factors_short", "rope_factors_long")
 _MOST_FACTORS = 4096
@@ -98,9 +101,14 @@ def load_checkpoint(path: Path, *, quant: Quant = "f32") -> Checkpoint:
 def checkpoint_kind(path: Path) -> Kind:
     """What a model is, read from its configuration alone; the errors are those of `load_checkpoint`."""
     if _has_safetensors(path):
-        config = _hf_config(path, read_object(path / "config.json"))
-        return "encoder" if isinstance(config, EncoderConfig) else "decoder"
+        return _kind(_hf_config(path, read_object(path / "config.json")))
     return "decoder"
+
+
+def _kind(config: DecoderConfig | EncoderConfig) -> Kind:
+    if isinstance(config, DecoderConfig):
+        return "decoder"
+    return "encoder" if config.head is None else "reranker"
 
 
 def _has_safetensors(path: Path) -> bool:
@@ -127,18 +135,20 @@ def _from_folder(folder: Path, quant: Quant) -> Checkpoint:
     files = SafetensorsSource(folder)
     source: TensorSource = files
     if isinstance(config, EncoderConfig):
-        shapes, rename = encoder.parameter_shapes(config), names.encoder_hf(source.names())
+        shapes, ignored = encoder.parameter_shapes(config), ENCODER_HEADS
+        source, rename = families.encoder_hf(config, source)
     else:
         shapes = decoder.parameter_shapes(config)
+        ignored = ("lm_head.weight",) if config.tied else ()
         source, rename = families.decoder_hf(config, source)
     return Checkpoint(
         name=folder.name,
         path=folder,
         architecture=config.architecture,
-        kind="encoder" if isinstance(config, EncoderConfig) else "decoder",
+        kind=_kind(config),
         quant=quant,
         config=config,
-        params=build_params(source, shapes, rename, quant),
+        params=build_params(source, shapes, rename, quant, ignored),
         identity=content_identity(files.paths, _settings_files(folder)),
         tokenizer=tokenizer_from_folder(folder),
         chat_template=_folder_template(folder),
@@ -154,9 +164,7 @@ def _hf_config(folder: Path, values: dict[str, Any]) -> DecoderConfig | EncoderC
     if architecture not in ENCODER_ARCHITECTURES:
         raise unsupported(architecture, HF_ARCHITECTURES + ENCODER_ARCHITECTURES)
     settings = sentence_settings(folder)
-    return EncoderConfig.from_hf(
-        values, source, pooling=settings.pooling, max_seq_length=settings.max_seq_length
-    )
+    return encoder_from_hf(values, source, pooling=settings.pooling, max_seq_length=settings.max_seq_length)
 
 
 def _settings_files(folder: Path) -> list[Path]:

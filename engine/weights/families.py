@@ -2,6 +2,7 @@
 
 from engine.models.decoder_config import DecoderConfig
 from engine.models.decoder_hf import GEMMAS
+from engine.models.encoder_config import EncoderConfig
 from engine.weights import names
 from engine.weights.names import Rename
 from engine.weights.source import TensorSource
@@ -23,6 +24,15 @@ def decoder_gguf(config: DecoderConfig, source: TensorSource) -> tuple[TensorSou
         fused = _fused(config, "attn_{}", "attn_qkv", "ffn_up")
         source = SplitSource(source, {**fused, "ffn_up": [(f"ffn_{n}", r) for n, r in _gate_up(config)]})
     return source, names.decoder_gguf()
+
+
+def encoder_hf(config: EncoderConfig, source: TensorSource) -> tuple[TensorSource, Rename]:
+    """A Hugging Face encoder."""
+    if config.architecture == "modernbert":
+        hidden, inner = config.hidden_size, config.intermediate_size
+        parts = {"Wqkv": [(name, hidden) for name in "qkv"], "Wi": [("gate", inner), ("up", inner)]}
+        source = SplitSource(source, parts)
+    return source, names.encoder_hf(config.architecture, source.names())
 
 
 def _fused(config: DecoderConfig, part: str, qkv: str, gate_up: str) -> Parts:
