@@ -22,7 +22,7 @@ from engine.text.prompt import encode_chat
 from engine.text.template import ChatTemplate
 from engine.text.tokenizer import Tokenizer
 from engine.weights.build import Quant
-from engine.weights.checkpoint import Checkpoint, checkpoint_kind, load_checkpoint
+from engine.weights.checkpoint import Checkpoint, Kind, checkpoint_kind, load_checkpoint
 
 DEFAULT_MAX_CONTEXT = 2048
 
@@ -101,7 +101,7 @@ class Engine:
         )
 
     @property
-    def kind(self) -> Literal["decoder", "encoder"]:
+    def kind(self) -> Kind:
         return self.checkpoint.kind
 
     @property

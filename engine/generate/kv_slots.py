@@ -19,7 +19,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from engine.generate.programs import abstract
-from engine.models.decoder import Attend
+from engine.models.decoder import Attend, DecoderConfig
+from engine.ops.activations import softcap
 from engine.ops.attention import causal_mask
 
 SLOTS = (1, 4, 8, 16, 32, 64)
@@ -66,7 +67,7 @@ class CacheShape:
         return 8 * self.layers * rows * self.kv_heads * self.head_dim * length
 
 
-def prefill_attend(start: jax.Array, window: int | None = None) -> Attend:
+def prefill_attend(config: DecoderConfig, start: jax.Array) -> Attend:
     """Attention of T tokens of one sequence at positions start.. over a cache of one row.
 
     `state` is the `Cache`; what lies after each token is masked, so stale entries do not matter.
@@ -76,13 +77,14 @@ def prefill_attend(start: jax.Array, window: int | None = None) -> Attend:
         keys, values = state[layer]
         keys = jax.lax.dynamic_update_slice(keys, k.transpose(0, 2, 3, 1), (0, 0, 0, start))
         values = jax.lax.dynamic_update_slice(values, v.transpose(0, 2, 1, 3), (0, 0, start, 0))
-        positions = start + jnp.arange(q.shape[1])
-        return _attention(q, keys, values, positions[None], window), _replaced(state, layer, (keys, values))
+        positions = start + jnp.arange(q.shape[1])[None]
+        out = _attention(q, keys, values, positions, config.window(layer), config.attn_softcap)
+        return out, _replaced(state, layer, (keys, values))
 
     return attend
 
 
-def decode_attend(positions: jax.Array, window: int | None = None) -> Attend:
+def decode_attend(config: DecoderConfig, positions: jax.Array) -> Attend:
     """Attention of one token a row, at positions Int [rows], over a cache of as many rows."""
 
     def attend(layer: int, q: jax.Array, k: jax.Array, v: jax.Array, state: Cache) -> tuple[jax.Array, Cache]:
@@ -91,26 +93,32 @@ def decode_attend(positions: jax.Array, window: int | None = None) -> Attend:
             at = positions[row]
             keys = jax.lax.dynamic_update_slice(keys, k[row, 0, None, :, :, None], (row, 0, 0, at))
             values = jax.lax.dynamic_update_slice(values, v[row, 0, None, :, None, :], (row, 0, at, 0))
-        return _attention(q, keys, values, positions[:, None], window), _replaced(
-            state, layer, (keys, values)
-        )
+        out = _attention(q, keys, values, positions[:, None], config.window(layer), config.attn_softcap)
+        return out, _replaced(state, layer, (keys, values))
 
     return attend
 
 
-@partial(jax.jit, static_argnums=4)
+@partial(jax.jit, static_argnums=(4, 5))
 def _attention(
-    q: jax.Array, keys: jax.Array, values: jax.Array, positions: jax.Array, window: int | None
+    q: jax.Array,
+    keys: jax.Array,
+    values: jax.Array,
+    positions: jax.Array,
+    window: int | None,
+    cap: float | None,
 ) -> jax.Array:
     """q [B,T,H,D] at positions [B,T] over a cache of B rows -> [B,T,H,D].
 
-    A jit of its own, so that it is traced once and not once a layer.
+    A jit of its own, so that it is traced once for all layers with one window, and not once a layer.
     """
     batch, queries, heads, dim = q.shape
     kv_heads, length = keys.shape[1], keys.shape[3]
     group = heads // kv_heads
     grouped = q.reshape(batch, queries, kv_heads, group, dim).transpose(0, 2, 3, 1, 4) * dim**-0.5
     scores = grouped.reshape(batch, kv_heads, group * queries, dim) @ keys
+    if cap is not None:
+        scores = softcap(scores, cap)
     scores = scores.reshape(batch, kv_heads, group, queries, length)
     seen = causal_mask(positions, length, window)
     weights = jax.nn.softmax(jnp.where(seen[:, None, None], scores, _MASKED), axis=-1)

@@ -67,9 +67,10 @@ class DecoderStepModel:
     def __init__(
         self, params: Params, config: DecoderConfig, *, max_slots: int = 4, max_context: int | None = None
     ) -> None:
-        self._config = config
         self._leaves, self._tree = jax.tree.flatten(params)
         self._context = min(max_context or config.max_context, config.max_context)
+        # One RoPE for all sequences: cached keys cannot be rotated again when one outgrows a length.
+        self._config = config.at_length(self._context)
         self._lengths = lengths_up_to(self._context)
         self._max_slots = max_slots
         self._shape = CacheShape(config.num_layers, config.num_kv_heads, config.head_dim)
@@ -233,7 +234,7 @@ class DecoderStepModel:
     ) -> tuple[jax.Array, jax.Array, Cache]:
         params = jax.tree.unflatten(self._tree, leaves)
         positions = start + jnp.arange(tokens.shape[1])[None]
-        attend = prefill_attend(start, self._config.sliding_window)
+        attend = prefill_attend(self._config, start)
         hidden, cache = decoder.run(params, self._config, tokens, positions, attend, cache)
         hidden = jax.lax.dynamic_slice_in_dim(hidden[0], last, 1)
         logits = decoder.logits(params, self._config, hidden)
@@ -244,7 +245,7 @@ class DecoderStepModel:
     ) -> tuple[jax.Array, jax.Array, Cache]:
         params = jax.tree.unflatten(self._tree, leaves)
         at = positions[:, None]
-        attend = decode_attend(positions, self._config.sliding_window)
+        attend = decode_attend(self._config, positions)
         hidden, cache = decoder.run(params, self._config, tokens[:, None], at, attend, cache)
         logits = decoder.logits(params, self._config, hidden[:, 0])
         return _best(logits), logits, cache

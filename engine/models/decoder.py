@@ -7,6 +7,7 @@ Parameters, as `weights` builds them; each weight is float32 (out, in) or a QTen
 
     embed (vocab, hidden)   norm (hidden,)   head (vocab, hidden) unless tied
     layers[i]: attn_norm (hidden,)  mlp_norm (hidden,)  q_norm, k_norm (head_dim,) with qk_norm
+               attn_post_norm, mlp_post_norm (hidden,) with post_norms
                q k v o gate up down: {weight, bias where the configuration has one}
 """
 
@@ -18,18 +19,31 @@ import jax
 import jax.numpy as jnp
 
 from engine.models.decoder_config import DecoderConfig
-from engine.ops.activations import silu
+from engine.ops.activations import ACTIVATIONS, softcap
 from engine.ops.attention import attention, causal_mask
 from engine.ops.linear import linear
 from engine.ops.norms import rms_norm
 from engine.ops.quant import take_rows
 from engine.ops.rope import apply_rope, rope_tables
 
-__all__ = ["Attend", "DecoderConfig", "Params", "forward", "logits", "parameter_shapes", "run"]
+__all__ = [
+    "Attend",
+    "DecoderConfig",
+    "Params",
+    "forward",
+    "hidden_states",
+    "logits",
+    "parameter_shapes",
+    "run",
+]
 
 Params: TypeAlias = dict[str, Any]
 Attend: TypeAlias = Callable[[int, jax.Array, jax.Array, jax.Array, Any], tuple[jax.Array, Any]]
-"""(layer, q [B,T,H,D], k [B,T,KV,D], v [B,T,KV,D], state) -> (out [B,T,H,D], state); q and k are rotated."""
+"""(layer, q [B,T,H,D], k [B,T,KV,D], v [B,T,KV,D], state) -> (out [B,T,H,D], state); q and k are rotated.
+
+What a layer may see is `config.window(layer)`, scores are q.k * D ** -0.5 (q comes scaled where a family
+wants another factor) and go through `config.attn_softcap` where there is one.
+"""
 
 
 def run(
@@ -38,35 +52,47 @@ def run(
     """Hidden states after the last norm, [B,T,hidden], and the state `attend` leaves behind.
 
     Args:
+        config: at the length of the longest sequence: see `DecoderConfig.at_length`.
         tokens: Int [B,T], each in [0, vocab_size); out-of-range ids are clamped, not reported.
         positions: Int [B,T], the place of each token in its own sequence, from 0.
         attend: called once per layer, in order, while tracing.
         state: any pytree, for `attend` alone.
     """
-    tables = rope_tables(config.rope, positions)
+    everywhere = rope_tables(config.rope, positions)
+    local = rope_tables(config.local_rope, positions) if config.local_rope else everywhere
     x = take_rows(params["embed"], tokens)
+    if config.embed_scale != 1.0:
+        x = x * config.embed_scale
     for index, layer in enumerate(params["layers"]):
+        tables = everywhere if config.window(index) is None else local
         q, k, v = _projections(layer, config, x, tables)
         out, state = attend(index, q, k, v, state)
-        x = _mlp(layer, config, x + _linear(layer["o"], out.reshape(*x.shape[:2], -1)))
+        x = _mlp(layer, config, _attended(layer, config, x, out))
     return rms_norm(x, params["norm"], config.norm_eps), state
 
 
 def logits(params: Params, config: DecoderConfig, hidden: jax.Array) -> jax.Array:
     """Unnormalised log-probabilities of the next token: [..., hidden] -> float32 [..., vocab]."""
-    return linear(hidden, params["embed"] if config.tied else params["head"])
+    found = linear(hidden, params["embed"] if config.tied else params["head"])
+    return found if config.final_softcap is None else softcap(found, config.final_softcap)
 
 
 def forward(params: Params, config: DecoderConfig, tokens: jax.Array) -> jax.Array:
     """Logits [B,T,vocab] of whole sequences, Int [B,T], without a cache. Works under jit, grad and vmap."""
-    positions = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
-    mask = causal_mask(positions[:1], tokens.shape[1], config.sliding_window)
+    return logits(params, config, hidden_states(params, config, tokens))
+
+
+def hidden_states(params: Params, config: DecoderConfig, tokens: jax.Array) -> jax.Array:
+    """Hidden states after the last norm, [B,T,hidden], of whole sequences without a cache."""
+    length = tokens.shape[1]
+    positions = jnp.broadcast_to(jnp.arange(length), tokens.shape)
+    masks = {window: causal_mask(positions[:1], length, window) for window in {None, *config.windows}}
 
     def attend(layer: int, q: jax.Array, k: jax.Array, v: jax.Array, state: None) -> tuple[jax.Array, None]:
-        return attention(q, k, v, mask), state
+        return attention(q, k, v, masks[config.window(layer)], softcap=config.attn_softcap), state
 
-    hidden, _ = run(params, config, tokens, positions, attend, None)
-    return logits(params, config, hidden)
+    found, _ = run(params, config.at_length(length), tokens, positions, attend, None)
+    return found
 
 
 # Traced once for all layers: half the time of lowering an unrolled decode step.
@@ -83,14 +109,25 @@ def _projections(
     if config.qk_norm:
         q = rms_norm(q, layer["q_norm"], config.norm_eps)
         k = rms_norm(k, layer["k_norm"], config.norm_eps)
+    if config.query_scale is not None:
+        q = q * (config.query_scale * config.head_dim**0.5)
     return apply_rope(q, tables), apply_rope(k, tables), v
+
+
+@partial(jax.jit, static_argnums=1)
+def _attended(layer: Params, config: DecoderConfig, x: jax.Array, out: jax.Array) -> jax.Array:
+    """x plus its attention branch, whose heads' results are `out` [B,T,H,D]."""
+    found = _linear(layer["o"], out.reshape(*x.shape[:2], -1))
+    return x + (rms_norm(found, layer["attn_post_norm"], config.norm_eps) if config.post_norms else found)
 
 
 @partial(jax.jit, static_argnums=1)
 def _mlp(layer: Params, config: DecoderConfig, x: jax.Array) -> jax.Array:
     """x plus its feed-forward branch."""
     normed = rms_norm(x, layer["mlp_norm"], config.norm_eps)
-    return x + _linear(layer["down"], silu(_linear(layer["gate"], normed)) * _linear(layer["up"], normed))
+    gate = ACTIVATIONS[config.activation](_linear(layer["gate"], normed))
+    found = _linear(layer["down"], gate * _linear(layer["up"], normed))
+    return x + (rms_norm(found, layer["mlp_post_norm"], config.norm_eps) if config.post_norms else found)
 
 
 def _linear(module: Params, x: jax.Array) -> jax.Array:
@@ -115,6 +152,8 @@ def parameter_shapes(config: DecoderConfig) -> dict[str, tuple[int, ...]]:
     )
     for i in range(config.num_layers):
         shapes |= {f"layers.{i}.attn_norm": (hidden,), f"layers.{i}.mlp_norm": (hidden,)}
+        if config.post_norms:
+            shapes |= {f"layers.{i}.attn_post_norm": (hidden,), f"layers.{i}.mlp_post_norm": (hidden,)}
         if config.qk_norm:
             shapes |= {f"layers.{i}.q_norm": (dim,), f"layers.{i}.k_norm": (dim,)}
         for name, rows, columns, bias in matrices:

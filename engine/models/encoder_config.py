@@ -1,26 +1,39 @@
-"""Configuration of the BERT encoder and of the pooling that sentence-transformers puts on top."""
+"""Configuration of the encoders: what all have, the BERT-like ones, ModernBERT, and a head for reranking."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
-from engine.errors import BadCheckpoint, UnsupportedModel
-from engine.models.decoder_config import unsupported
-from engine.models.fields import Fields
-from engine.ops.activations import ACTIVATIONS
+from engine.errors import BadCheckpoint
+from engine.ops.rope import RopeConfig
 
-HF_ARCHITECTURES = ("bert",)
-Pooling: TypeAlias = Literal["mean", "cls"]
+Pooling: TypeAlias = Literal["mean", "cls", "last"]
 
 
 @dataclass(frozen=True)
-class EncoderConfig:
-    """A post-norm transformer encoder with learnt absolute positions.
+class HeadConfig:
+    """A classification head on one pooled state: dense, activation, norm where there is one, out.
 
     Attributes:
-        max_positions: rows of the position table: the longest sequence the weights can take.
+        labels: numbers it gives; a reranker's is 1.
+        activation: a name in `ops.activations`.
+    """
+
+    labels: int
+    pooling: Pooling = "cls"
+    activation: str = "tanh"
+    dense_bias: bool = True
+    norm: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderConfig:
+    """What every encoder has.
+
+    Attributes:
+        max_positions: the longest sequence the weights can take, in tokens.
         max_seq_length: where texts are cut, special tokens included; at most max_positions.
-        pooling: how states become one vector: mean over the mask, or the first token's.
+        pooling: how states become one vector: mean over the mask, the first or the last token's.
+        head: None in an embedding model.
     """
 
     architecture: str
@@ -30,61 +43,49 @@ class EncoderConfig:
     num_layers: int
     num_heads: int
     max_positions: int
-    type_vocab_size: int
     norm_eps: float
     activation: str
     pooling: Pooling = "mean"
     max_seq_length: int = 512
+    head: HeadConfig | None = None
+
+    def __post_init__(self) -> None:
+        if self.hidden_size % self.num_heads:
+            raise BadCheckpoint(f"hidden_size {self.hidden_size} is not a multiple of {self.num_heads} heads")
 
     @property
     def head_dim(self) -> int:
         return self.hidden_size // self.num_heads
 
-    @classmethod
-    def from_hf(
-        cls,
-        values: Mapping[str, Any],
-        source: str = "config.json",
-        *,
-        pooling: Pooling = "mean",
-        max_seq_length: int | None = None,
-    ) -> "EncoderConfig":
-        """Reads a Hugging Face config.json. Raises UnsupportedModel or BadCheckpoint."""
-        fields = Fields(values, source)
-        architecture = fields.text("model_type")
-        if architecture not in HF_ARCHITECTURES:
-            raise unsupported(architecture, HF_ARCHITECTURES)
-        _refuse_variants(fields)
-        hidden, heads = fields.integer("hidden_size", low=1), fields.integer("num_attention_heads", low=1)
-        if hidden % heads:
-            raise BadCheckpoint(f"{source}: hidden_size {hidden} is not a multiple of {heads} heads")
-        positions = fields.integer("max_position_embeddings", 512, low=1)
-        return cls(
-            architecture=architecture,
-            vocab_size=fields.integer("vocab_size", low=1),
-            hidden_size=hidden,
-            intermediate_size=fields.integer("intermediate_size", low=1),
-            num_layers=fields.integer("num_hidden_layers", low=1, high=4096),
-            num_heads=heads,
-            max_positions=positions,
-            type_vocab_size=fields.integer("type_vocab_size", 2, low=1),
-            norm_eps=fields.number("layer_norm_eps", 1e-12),
-            activation=fields.text("hidden_act", "gelu"),
-            pooling=pooling,
-            max_seq_length=min(max_seq_length or positions, positions),
-        )
+
+@dataclass(frozen=True, kw_only=True)
+class BertConfig(EncoderConfig):
+    """A post-norm encoder with learnt absolute positions: BERT, RoBERTa, XLM-RoBERTa, MPNet.
+
+    Attributes:
+        position_offset: row of the position table that belongs to the first token; RoBERTa and MPNet
+            keep the rows before it for padding.
+        type_vocab_size: rows of the token type table; 0 has none.
+        relative_buckets: rows of the table of biases by distance that MPNet adds to scores; 0 has none.
+    """
+
+    position_offset: int = 0
+    type_vocab_size: int = 2
+    relative_buckets: int = 0
 
 
-def _refuse_variants(fields: Fields) -> None:
-    """Refuses, by name, what a BERT configuration may ask for and this model does not compute."""
-    kind = fields.text("position_embedding_type", "absolute")
-    if kind != "absolute":
-        raise UnsupportedModel(f"{fields.source}: positions of type {kind!r} are not supported; absolute are")
-    if fields.flag("is_decoder", False):
-        raise UnsupportedModel(f"{fields.source}: a BERT decoder is not supported; only encoders are")
-    activation = fields.text("hidden_act", "gelu")
-    if activation not in ACTIVATIONS:
-        names = ", ".join(sorted(ACTIVATIONS))
-        raise UnsupportedModel(
-            f"{fields.source}: hidden_act {activation!r} is not supported; supported: {names}"
-        )
+@dataclass(frozen=True, kw_only=True)
+class ModernBertConfig(EncoderConfig):
+    """A pre-norm encoder with RoPE and a gated MLP, most of whose layers see only their neighbours.
+
+    Attributes:
+        windows: for each layer how far a token sees to either side; None sees everything.
+        rope, local_rope: of the layers without and with a window.
+    """
+
+    windows: tuple[int | None, ...]
+    rope: RopeConfig
+    local_rope: RopeConfig
+    attention_bias: bool = False
+    mlp_bias: bool = False
+    norm_bias: bool = False

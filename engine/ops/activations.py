@@ -25,10 +25,20 @@ def relu(x: jax.Array) -> jax.Array:
     return jnp.maximum(x, 0)
 
 
+def tanh(x: jax.Array) -> jax.Array:
+    return jnp.tanh(x)
+
+
+def softcap(x: jax.Array, cap: float) -> jax.Array:
+    """cap * tanh(x / cap): x where it is small, never beyond the cap (Gemma 2)."""
+    return cap * jnp.tanh(x / cap)
+
+
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "silu": silu,
     "gelu": gelu,
     "gelu_new": gelu_tanh,
     "gelu_pytorch_tanh": gelu_tanh,
     "relu": relu,
+    "tanh": tanh,
 }

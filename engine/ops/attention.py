@@ -4,13 +4,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from engine.ops.activations import softcap as capped
+
 _MASKED = float(np.finfo(np.float32).min)
 
 
 def attention(
-    q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None = None, *, scale: float | None = None
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    mask: jax.Array | None = None,
+    *,
+    scale: float | None = None,
+    bias: jax.Array | None = None,
+    softcap: float | None = None,
 ) -> jax.Array:
-    """softmax(q k^T * scale) v.
+    """softmax(q k^T * scale + bias) v.
 
     Args:
         q: (batch, queries, heads, dim).
@@ -19,6 +28,8 @@ def attention(
         mask: bool (batch, queries, keys) or broadcastable to it; True may be attended to. A query
             with no True at all gets the plain mean of v: finite, never NaN.
         scale: dim ** -0.5 unless given.
+        bias: (heads, queries, keys), added to the scaled scores.
+        softcap: scores are limited smoothly to (-softcap, softcap) before bias and mask.
 
     Returns:
         (batch, queries, heads, dim).
@@ -32,6 +43,10 @@ def attention(
         dim**-0.5 if scale is None else scale
     )
     scores = jnp.einsum("bkqd,bksd->bkqs", grouped, k.transpose(0, 2, 1, 3))
+    if softcap is not None:
+        scores = capped(scores, softcap)
+    if bias is not None:
+        scores = scores + bias.reshape(kv_heads, groups * queries, keys)
     if mask is not None:
         apart = scores.reshape(batch, kv_heads, groups, queries, keys)
         scores = jnp.where(mask[:, None, None], apart, _MASKED).reshape(scores.shape)

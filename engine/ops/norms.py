@@ -9,8 +9,12 @@ def rms_norm(x: jax.Array, weight: jax.Array, eps: float) -> jax.Array:
     return x * jax.lax.rsqrt(jnp.mean(x * x, axis=-1, keepdims=True) + eps) * weight
 
 
-def layer_norm(x: jax.Array, weight: jax.Array, bias: jax.Array, eps: float) -> jax.Array:
-    """(x - mean) / sqrt(variance + eps) * weight + bias (Ba et al., 2016), with the biased variance."""
+def layer_norm(x: jax.Array, weight: jax.Array, bias: jax.Array | None, eps: float) -> jax.Array:
+    """(x - mean) / sqrt(variance + eps) * weight + bias (Ba et al., 2016), with the biased variance.
+
+    Without a bias nothing is added.
+    """
     centred = x - jnp.mean(x, axis=-1, keepdims=True)
     variance = jnp.mean(centred * centred, axis=-1, keepdims=True)
-    return centred * jax.lax.rsqrt(variance + eps) * weight + bias
+    scaled = centred * jax.lax.rsqrt(variance + eps) * weight
+    return scaled if bias is None else scaled + bias

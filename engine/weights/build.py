@@ -18,29 +18,39 @@ _TABLES = ("embed", "head", "embed.word")
 
 
 def build_params(
-    source: TensorSource, shapes: Mapping[str, tuple[int, ...]], rename: Rename, quant: Quant
+    source: TensorSource,
+    shapes: Mapping[str, tuple[int, ...]],
+    rename: Rename,
+    quant: Quant,
+    ignored: tuple[str, ...] = (),
 ) -> dict[str, Any]:
     """The nested tree of parameters that `shapes` (dotted name -> shape) describes.
+
+    Tensors whose names begin as one of `ignored` may be there and are left unread.
 
     Raises BadCheckpoint naming tensors that are missing, of a wrong shape, or that the model would
     leave unused, before anything is read.
     """
     names = {name: rename(name) for name in shapes}
-    _check(source, shapes, names)
+    _check(source, shapes, names, ignored)
     flat = {name: _load(source, name, names[name], len(shapes[name]), quant) for name in shapes}
     return unflatten(flat)
 
 
-def _check(source: TensorSource, shapes: Mapping[str, tuple[int, ...]], names: Mapping[str, str]) -> None:
+def _check(
+    source: TensorSource,
+    shapes: Mapping[str, tuple[int, ...]],
+    names: Mapping[str, str],
+    ignored: tuple[str, ...],
+) -> None:
     present = set(source.names())
     wanted = set(names.values())
-    tied = "embed" in shapes and "head" not in shapes
     missing = sorted(wanted - present)
     if missing and "head" in shapes and missing == [names["head"]]:
         raise UnsupportedModel(f"{source.label}: a base model without a language head, which cannot generate")
     if missing:
         raise BadCheckpoint(f"{source.label}: the weights lack {_listed(missing)}")
-    unexpected = sorted(name for name in present - wanted if not ignorable(name, tied=tied))
+    unexpected = sorted(name for name in present - wanted if not ignorable(name, ignored))
     if unexpected:
         raise BadCheckpoint(
             f"{source.label}: the model of its configuration has no place for {_listed(unexpected)}"

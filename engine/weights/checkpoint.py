@@ -7,24 +7,32 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 from engine.errors import BadCheckpoint, ModelNotFound, UnsupportedModel
 from engine.models import decoder, encoder
-from engine.models.decoder_config import GGUF_ARCHITECTURES, HF_ARCHITECTURES, DecoderConfig, unsupported
-from engine.models.encoder_config import HF_ARCHITECTURES as ENCODER_ARCHITECTURES
+from engine.models.decoder_config import DecoderConfig, unsupported
+from engine.models.decoder_gguf import GGUF_ARCHITECTURES, decoder_from_gguf
+from engine.models.decoder_hf import HF_ARCHITECTURES, decoder_from_hf
 from engine.models.encoder_config import EncoderConfig
+from engine.models.encoder_hf import HF_ARCHITECTURES as ENCODER_ARCHITECTURES
+from engine.models.encoder_hf import encoder_from_hf
 from engine.models.fields import Fields
-from engine.weights import names
+from engine.weights import families
 from engine.weights.build import Quant, build_params
 from engine.weights.files import read_object, read_object_if_there, read_text
 from engine.weights.gguf import GgufSource
-from engine.weights.gguf_container import GgufFile, read_gguf
+from engine.weights.gguf_container import GgufFile
+from engine.weights.gguf_split import first_part, read_gguf_parts
 from engine.weights.identity import content_identity
+from engine.weights.names import ENCODER_HEADS
 from engine.weights.pooling import sentence_settings
 from engine.weights.safetensors import INDEX, SINGLE, SafetensorsSource
+from engine.weights.source import TensorSource
 
 if TYPE_CHECKING:
     from engine.text.tokenizer import Tokenizer
 
-Kind: TypeAlias = Literal["decoder", "encoder"]
+Kind: TypeAlias = Literal["decoder", "encoder", "reranker"]
+"""A chat model, an embedding model, or an encoder with a head that scores pairs of texts."""
 
+_FACTORS = ("rope_freqs", "rope_factors_short", "rope_factors_long")
 _MOST_FACTORS = 4096
 
 
@@ -69,7 +77,8 @@ def load_checkpoint(path: Path, *, quant: Quant = "f32") -> Checkpoint:
     """Loads weights, configuration, tokenizer and chat template.
 
     Args:
-        path: a folder with config.json and safetensors, a .gguf file, or a folder with one .gguf.
+        path: a folder with config.json and safetensors, a .gguf file or a part of one, or a folder
+            with one .gguf, whole or in parts.
         quant: how matrices stay in memory. "int8" takes Q8_0 tensors over exactly; "int4" Q4_0 and
             Q4_1, and keeps the vocabulary tables in int8. Other tensors are requantised.
 
@@ -92,9 +101,14 @@ def load_checkpoint(path: Path, *, quant: Quant = "f32") -> Checkpoint:
 def checkpoint_kind(path: Path) -> Kind:
     """What a model is, read from its configuration alone; the errors are those of `load_checkpoint`."""
     if _has_safetensors(path):
-        config = _hf_config(path, read_object(path / "config.json"))
-        return "encoder" if isinstance(config, EncoderConfig) else "decoder"
+        return _kind(_hf_config(path, read_object(path / "config.json")))
     return "decoder"
+
+
+def _kind(config: DecoderConfig | EncoderConfig) -> Kind:
+    if isinstance(config, DecoderConfig):
+        return "decoder"
+    return "encoder" if config.head is None else "reranker"
 
 
 def _has_safetensors(path: Path) -> bool:
@@ -102,9 +116,9 @@ def _has_safetensors(path: Path) -> bool:
 
 
 def _only_gguf(folder: Path) -> Path:
-    files = sorted(folder.glob("*.gguf"))
+    files = {first_part(file) for file in folder.glob("*.gguf")}
     if len(files) == 1:
-        return files[0]
+        return files.pop()
     if files:
         raise BadCheckpoint(f"{folder}: holds {len(files)} .gguf files; give the path of one")
     raise BadCheckpoint(
@@ -118,20 +132,24 @@ def _from_folder(folder: Path, quant: Quant) -> Checkpoint:
 
     values = read_object(folder / "config.json")
     config = _hf_config(folder, values)
-    source = SafetensorsSource(folder)
+    files = SafetensorsSource(folder)
+    source: TensorSource = files
     if isinstance(config, EncoderConfig):
-        shapes, rename = encoder.parameter_shapes(config), names.encoder_hf(source.names())
+        shapes, ignored = encoder.parameter_shapes(config), ENCODER_HEADS
+        source, rename = families.encoder_hf(config, source)
     else:
-        shapes, rename = decoder.parameter_shapes(config), names.decoder_hf(source.names())
+        shapes = decoder.parameter_shapes(config)
+        ignored = ("lm_head.weight",) if config.tied else ()
+        source, rename = families.decoder_hf(config, source)
     return Checkpoint(
         name=folder.name,
         path=folder,
         architecture=config.architecture,
-        kind="encoder" if isinstance(config, EncoderConfig) else "decoder",
+        kind=_kind(config),
         quant=quant,
         config=config,
-        params=build_params(source, shapes, rename, quant),
-        identity=content_identity(source.paths, _settings_files(folder)),
+        params=build_params(source, shapes, rename, quant, ignored),
+        identity=content_identity(files.paths, _settings_files(folder)),
         tokenizer=tokenizer_from_folder(folder),
         chat_template=_folder_template(folder),
         eos_ids=_eos_ids(folder, values),
@@ -142,13 +160,11 @@ def _hf_config(folder: Path, values: dict[str, Any]) -> DecoderConfig | EncoderC
     source = str(folder / "config.json")
     architecture = Fields(values, source).text("model_type")
     if architecture in HF_ARCHITECTURES:
-        return DecoderConfig.from_hf(values, source)
+        return decoder_from_hf(values, source)
     if architecture not in ENCODER_ARCHITECTURES:
         raise unsupported(architecture, HF_ARCHITECTURES + ENCODER_ARCHITECTURES)
     settings = sentence_settings(folder)
-    return EncoderConfig.from_hf(
-        values, source, pooling=settings.pooling, max_seq_length=settings.max_seq_length
-    )
+    return encoder_from_hf(values, source, pooling=settings.pooling, max_seq_length=settings.max_seq_length)
 
 
 def _settings_files(folder: Path) -> list[Path]:
@@ -178,10 +194,10 @@ def _eos_ids(folder: Path, config: dict[str, Any]) -> tuple[int, ...]:
 def _from_gguf(path: Path, name: str, quant: Quant) -> Checkpoint:
     from engine.text.tokenizer import tokenizer_from_gguf
 
-    file = read_gguf(path)
+    file = read_gguf_parts(path)
     config = _gguf_config(file)
-    source = GgufSource(file)
-    params = build_params(source, decoder.parameter_shapes(config), names.decoder_gguf(), quant)
+    source, rename = families.decoder_gguf(config, GgufSource(file))
+    params = build_params(source, decoder.parameter_shapes(config), rename, quant)
     template = file.fields.get("tokenizer.chat_template")
     ends = (file.fields.get(f"tokenizer.ggml.{kind}_token_id") for kind in ("eos", "eot"))
     return Checkpoint(
@@ -192,7 +208,7 @@ def _from_gguf(path: Path, name: str, quant: Quant) -> Checkpoint:
         quant=quant,
         config=config,
         params=params,
-        identity=content_identity([path]),
+        identity=content_identity(file.paths),
         tokenizer=tokenizer_from_gguf(file.fields) if "tokenizer.ggml.tokens" in file.fields else None,
         chat_template=template if isinstance(template, str) else None,
         eos_ids=tuple(dict.fromkeys(i for i in ends if isinstance(i, int))),
@@ -200,14 +216,16 @@ def _from_gguf(path: Path, name: str, quant: Quant) -> Checkpoint:
 
 
 def _gguf_config(file: GgufFile) -> DecoderConfig:
-    if file.fields.get("split.count", 0) not in (0, 1):
-        raise UnsupportedModel(f"{file.path}: is one part of several; join them by llama-gguf-split")
     architecture = file.fields.get("general.architecture")
     if isinstance(architecture, str) and architecture not in GGUF_ARCHITECTURES:
         raise unsupported(architecture, GGUF_ARCHITECTURES)
-    factors: tuple[float, ...] = ()
-    if "rope_freqs.weight" in file.tensors:
-        if math.prod(file.tensors["rope_freqs.weight"].shape) > _MOST_FACTORS:
-            raise BadCheckpoint(f"{file.path}: rope_freqs holds more numbers than half a head has")
-        factors = tuple(map(float, GgufSource(file).array("rope_freqs.weight").ravel()))
-    return DecoderConfig.from_gguf(file.fields, file.tensors.keys(), str(file.path), factors)
+    factors = {
+        name: _factors(file, f"{name}.weight") for name in _FACTORS if f"{name}.weight" in file.tensors
+    }
+    return decoder_from_gguf(file.fields, file.tensors.keys(), str(file.path), factors)
+
+
+def _factors(file: GgufFile, name: str) -> tuple[float, ...]:
+    if math.prod(file.tensors[name].shape) > _MOST_FACTORS:
+        raise BadCheckpoint(f"{file.path}: {name} holds more numbers than half a head has")
+    return tuple(map(float, GgufSource(file).array(name).ravel()))

@@ -11,8 +11,12 @@ from numpy.typing import NDArray
 from engine.errors import UnsupportedModel
 from engine.ops.quant import GROUP, QTensor, QuantKind, quantize
 from engine.weights.gguf_container import GgufFile
+from engine.weights.source import ALL
 
-SUPPORTED_TYPES = ("F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q4_K", "Q5_0", "Q5_K", "Q6_K")
+SUPPORTED_TYPES = (
+    *("F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "IQ4_NL"),
+    *("Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K"),
+)
 _HALF_BLOCK = GROUP // 2
 
 
@@ -40,25 +44,23 @@ class GgufSource:
     def shape(self, name: str) -> tuple[int, ...]:
         return self._file.tensors[name].shape
 
-    def array(self, name: str) -> NDArray[np.float32]:
-        wide = dequantize(self._rows(name), self._file.tensors[name].type)
-        return np.ascontiguousarray(wide, dtype=np.float32).reshape(self.shape(name))
+    def array(self, name: str, rows: slice = ALL) -> NDArray[np.float32]:
+        tensor = self._file.tensors[name]
+        # A vector is one row of the file but as many rows to whoever asks for some of them.
+        whole = len(tensor.shape) == 1
+        wide = dequantize(self._rows(name)[ALL if whole else rows], tensor.type)
+        wide = np.ascontiguousarray(wide, dtype=np.float32)
+        return wide.reshape(-1)[rows] if whole else wide.reshape(-1, *tensor.shape[1:])
 
-    def quantized(self, name: str, kind: QuantKind) -> QTensor:
-        tensor_type = self._file.tensors[name].type
+    def quantized(self, name: str, kind: QuantKind, rows: slice = ALL) -> QTensor:
         features = self.shape(name)[-1]
-        if kind == "int8" and tensor_type is GGMLQuantizationType.Q8_0:
-            return _from_q8_0(self._rows(name), features)
-        if kind == "int4" and tensor_type is GGMLQuantizationType.Q4_0:
-            return _from_q4_0(self._rows(name), features)
-        if kind == "int4" and tensor_type is GGMLQuantizationType.Q4_1:
-            return _from_q4_1(self._rows(name), features)
-        return quantize(self.array(name), kind)
+        take = _TAKERS.get((kind, self._file.tensors[name].type))
+        return take(self._rows(name)[rows], features) if take else quantize(self.array(name, rows), kind)
 
     def _rows(self, name: str) -> NDArray[np.uint8]:
         """The tensor's bytes, a row each, in half-split order."""
         tensor = self._file.tensors[name]
-        raw = self._file.raw(name)
+        raw = tensor.raw
         heads = self._interleaved_heads(name)
         if not heads:
             return raw
@@ -105,3 +107,11 @@ def _from_q4_1(rows: NDArray[np.uint8], features: int) -> QTensor:
     packed = np.ascontiguousarray(blocks[..., 4:])
     scale, minimum = _halves(blocks[..., :2]), _halves(blocks[..., 2:4])
     return QTensor(jnp.asarray(packed), jnp.asarray(scale), jnp.asarray(minimum), features)
+
+
+_TAKERS = {
+    ("int8", GGMLQuantizationType.Q8_0): _from_q8_0,
+    ("int4", GGMLQuantizationType.Q4_0): _from_q4_0,
+    ("int4", GGMLQuantizationType.Q4_1): _from_q4_1,
+}
+"""Blocks of a file that a QTensor of a kind holds exactly."""

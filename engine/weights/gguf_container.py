@@ -31,29 +31,33 @@ _MOST_NUMBERS = 1 << 24
 
 @dataclass(frozen=True)
 class GgufTensor:
-    """Where a tensor lies. `shape` is row-major, matrices (out, in); `offset` is from the file's start."""
+    """One tensor.
+
+    Attributes:
+        shape: row-major, matrices (out, in).
+        raw: its bytes in the mapped file, (rows, bytes of a row): quantised blocks never cross a row.
+    """
 
     name: str
     type: GGMLQuantizationType
     shape: tuple[int, ...]
-    offset: int
-    nbytes: int
+    raw: NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
 class GgufFile:
-    """A GGUF file: metadata as plain Python values, tensors, and the memory-mapped bytes."""
+    """A GGUF file, or several that are one model: metadata as plain Python values, and tensors.
 
-    path: Path
+    `path` is the first of `paths`.
+    """
+
+    paths: tuple[Path, ...]
     fields: dict[str, Any]
     tensors: dict[str, GgufTensor]
-    data: NDArray[np.uint8]
 
-    def raw(self, name: str) -> NDArray[np.uint8]:
-        """A tensor's bytes, (rows, bytes of a row): quantised blocks never cross a row."""
-        tensor = self.tensors[name]
-        rows = math.prod(tensor.shape[:-1])
-        return self.data[tensor.offset : tensor.offset + tensor.nbytes].reshape(rows, -1)
+    @property
+    def path(self) -> Path:
+        return self.paths[0]
 
 
 def read_gguf(path: Path) -> GgufFile:
@@ -79,10 +83,11 @@ def read_gguf(path: Path) -> GgufFile:
     if not isinstance(alignment, int) or not 0 < alignment <= 1 << 20:
         raise cursor.bad(f"general.alignment {alignment!r} is not in [1, 2^20]")
     start = -(-cursor.offset // alignment) * alignment
-    tensors = {info[0]: _place(cursor, start, *info) for info in infos}
+    data = np.frombuffer(mapped, dtype=np.uint8)
+    tensors = {info[0]: _place(cursor, data[start:], *info) for info in infos}
     if len(tensors) != tensor_count:
         raise cursor.bad("two tensors have one name")
-    return GgufFile(path, fields, tensors, np.frombuffer(mapped, dtype=np.uint8))
+    return GgufFile((path,), fields, tensors)
 
 
 class _Cursor:
@@ -154,9 +159,9 @@ def _tensor_info(cursor: _Cursor) -> tuple[str, tuple[int, ...], int, int]:
 
 
 def _place(
-    cursor: _Cursor, start: int, name: str, shape: tuple[int, ...], kind: int, offset: int
+    cursor: _Cursor, data: NDArray[np.uint8], name: str, shape: tuple[int, ...], kind: int, offset: int
 ) -> GgufTensor:
-    """Checks that the tensor's blocks lie inside the file."""
+    """The tensor at `offset` of the file's data part, whose blocks must lie inside it."""
     try:
         tensor_type = GGMLQuantizationType(kind)
     except ValueError as error:
@@ -166,6 +171,9 @@ def _place(
     if elements == 0 or shape[-1] % block:
         raise cursor.bad(f"tensor {name[:80]!r} of shape {shape} is no whole number of blocks of {block}")
     nbytes = elements // block * size
-    if start + offset + nbytes > len(cursor.view):
-        raise cursor.bad(f"tensor {name[:80]!r} ends at {start + offset + nbytes}, beyond the file's end")
-    return GgufTensor(name, tensor_type, shape, start + offset, nbytes)
+    if offset + nbytes > len(data):
+        raise cursor.bad(
+            f"tensor {name[:80]!r} ends at {offset + nbytes} of its {len(data)} bytes of tensors"
+        )
+    raw = data[offset : offset + nbytes].reshape(math.prod(shape[:-1]), -1)
+    return GgufTensor(name, tensor_type, shape, raw)

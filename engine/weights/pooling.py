@@ -9,7 +9,10 @@ from engine.models.encoder_config import Pooling
 from engine.models.fields import Fields
 from engine.weights.files import inside, read_json, read_object, read_object_if_there
 
-_MODES: dict[str, Pooling] = {"mean_tokens": "mean", "cls_token": "cls", "mean": "mean", "cls": "cls"}
+_MODES: dict[str, Pooling] = {
+    **{"mean_tokens": "mean", "cls_token": "cls", "lasttoken": "last"},
+    **{"mean": "mean", "cls": "cls", "last": "last"},
+}
 
 
 @dataclass(frozen=True)
@@ -55,5 +58,7 @@ def _pooling(path: Path) -> Pooling:
     if isinstance(config.get("pooling_mode"), str):
         modes = [config["pooling_mode"]]
     if len(modes) != 1 or modes[0] not in _MODES:
-        raise UnsupportedModel(f"{path}: pooling {'+'.join(modes)[:60]!r} is not supported; mean and cls are")
+        raise UnsupportedModel(
+            f"{path}: pooling {'+'.join(modes)[:60]!r} is not supported; mean, cls and lasttoken are"
+        )
     return _MODES[modes[0]]

@@ -11,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 from engine.errors import BadCheckpoint, UnsupportedModel
 from engine.ops.quant import QTensor, QuantKind, quantize
 from engine.weights.files import inside, read_object
+from engine.weights.source import ALL
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -37,17 +38,18 @@ class SafetensorsSource:
     def shape(self, name: str) -> tuple[int, ...]:
         return tuple(self._files[name].get_slice(name).get_shape())
 
-    def array(self, name: str) -> NDArray[np.float32]:
-        file = self._files[name]
-        dtype = file.get_slice(name).get_dtype()
+    def array(self, name: str, rows: slice = ALL) -> NDArray[np.float32]:
+        tensor = self._files[name].get_slice(name)
+        dtype = tensor.get_dtype()
         if dtype not in _DTYPES:
             raise UnsupportedModel(
                 f"{self.label}: tensor {name} has type {dtype}, not one of {', '.join(_DTYPES)}"
             )
-        return np.ascontiguousarray(file.get_tensor(name), dtype=np.float32)
+        found = self._files[name].get_tensor(name) if rows == ALL else tensor[rows]
+        return np.ascontiguousarray(found, dtype=np.float32)
 
-    def quantized(self, name: str, kind: QuantKind) -> QTensor:
-        return quantize(self.array(name), kind)
+    def quantized(self, name: str, kind: QuantKind, rows: slice = ALL) -> QTensor:
+        return quantize(self.array(name, rows), kind)
 
 
 def tensor_files(folder: Path) -> tuple[Path, ...]:

@@ -8,8 +8,12 @@ from numpy.typing import NDArray
 
 from engine.ops.quant import QTensor, QuantKind
 
+ALL = slice(None)
+
 
 class TensorSource(Protocol):
+    """Tensors by name. `rows` is a slice without a step along the first axis."""
+
     @property
     def label(self) -> str:
         """What errors call the source: a path."""
@@ -20,8 +24,8 @@ class TensorSource(Protocol):
     def shape(self, name: str) -> tuple[int, ...]:
         """Row-major shape, matrices (out, in)."""
 
-    def array(self, name: str) -> NDArray[np.float32]:
-        """The whole tensor in float32."""
+    def array(self, name: str, rows: slice = ALL) -> NDArray[np.float32]:
+        """The tensor, or rows of it, in float32."""
 
-    def quantized(self, name: str, kind: QuantKind) -> QTensor:
+    def quantized(self, name: str, kind: QuantKind, rows: slice = ALL) -> QTensor:
         """A matrix in groups of 32, taken over exactly where the file's own blocks fit `kind`."""

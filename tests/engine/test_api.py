@@ -37,7 +37,9 @@ def test_a_folder_without_tokenizer_gives_the_pure_model_for_token_ids() -> None
         engine.chat(FRANCE)
 
 
-@pytest.mark.parametrize("family", ["llama_gqa_tied", "mistral_window", "qwen3_qknorm"])
+@pytest.mark.parametrize(
+    "family", ["gemma2_softcap", "gemma3_sliding", "mistral_window", "phi3_longrope", "qwen3_qknorm"]
+)
 def test_token_ids_generate_the_references_greedy_tokens(family: str) -> None:
     engine = Engine.load(PARITY / family, quant="f32")
     io = np.load(PARITY / family / "io.npz")

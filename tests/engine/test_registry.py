@@ -174,7 +174,8 @@ def test_the_registry_imports_no_jax() -> None:
 
 def test_the_table_is_whole() -> None:
     for model in registry.KNOWN_MODELS:
-        assert len(model.wheels) in (1, len(model.files[0].members))
+        packages = {member.split("/")[0] for file in model.files for member in file.members}
+        assert packages == {wheel.package.replace("-", "_") for wheel in model.wheels}
         pins = [wheel.sha256 for wheel in model.wheels] + [file.sha256 for file in model.files]
         assert all(len(bytes.fromhex(pin)) == 32 for pin in pins)
         assert model.size > 0

@@ -11,7 +11,8 @@ from engine.generate.request import SamplingParams
 from engine.generate.step_model import NO_TOKEN, StepModel
 from engine.models import decoder
 from engine.models.decoder_config import DecoderConfig
-from tests.engine.generate.conftest import Parity
+from engine.weights import load_checkpoint
+from tests.engine.generate.conftest import PARITY, Parity
 
 GREEDY = SamplingParams(temperature=0)
 
@@ -55,6 +56,18 @@ def test_a_prompt_in_chunks_gives_what_it_gives_whole(step_model: DecoderStepMod
         step_model.release(1)
         replies.append(tokens)
     assert replies[0] == replies[1] == forward_greedy(parity, prompt, 7)
+
+
+@pytest.mark.parametrize("family", ["gemma2_softcap", "gemma3_sliding", "phi3_longrope"])
+def test_layers_with_windows_and_ropes_of_their_own_decode_as_without_a_cache(family: str):
+    other = Parity(load_checkpoint(PARITY.parent / family), (), ())
+    model = other.model(max_slots=2)
+    long, short = tuple(range(3, 93)), (5, 9, 30)
+    tokens = {0: [prefill(model, 0, long, 64)], 1: [prefill(model, 1, short)]}
+    for _ in range(6):
+        for slot, token in zip((0, 1), model.decode([0, 1]), strict=True):
+            tokens[slot].append(token)
+    assert tokens == {0: forward_greedy(other, long, 7), 1: forward_greedy(other, short, 7)}
 
 
 def test_slots_that_come_and_go_do_not_disturb_each_other(step_model: DecoderStepModel, parity: Parity):

@@ -1,4 +1,4 @@
-"""Against recorded outputs of transformers in float32, on a small random BERT."""
+"""Against recorded outputs of transformers in float32, on small random encoders."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +11,8 @@ import pytest
 from engine.models import encoder
 from engine.weights import load_checkpoint
 
-FOLDER = Path(__file__).parents[2] / "fixtures" / "parity" / "bert_minilm"
+PARITY = Path(__file__).parents[2] / "fixtures" / "parity"
+FOLDER = PARITY / "bert_minilm"
 IO = np.load(FOLDER / "io.npz")
 IDS, MASK = jnp.asarray(IO["input_ids"]), jnp.asarray(IO["attention_mask"])
 
@@ -24,10 +25,39 @@ def model():
     return load_checkpoint(FOLDER)
 
 
-def test_hidden_states_equal_the_reference(model):
-    got = jax.jit(encoder.hidden_states, static_argnums=1)(model.params, model.config, IDS, MASK)
-    real = IO["attention_mask"].astype(bool)
-    np.testing.assert_allclose(np.asarray(got)[real], IO["last_hidden_state"][real], atol=2e-4)
+@pytest.mark.parametrize("name", ["bert_minilm", "modernbert_local", "mpnet_relative", "roberta"])
+def test_hidden_states_equal_the_reference(name):
+    model, io = load_checkpoint(PARITY / name), np.load(PARITY / name / "io.npz")
+    ids, mask = io["input_ids"], io["attention_mask"]
+    got = jax.jit(encoder.hidden_states, static_argnums=1)(model.params, model.config, ids, mask)
+    real = mask.astype(bool)
+    np.testing.assert_allclose(np.asarray(got)[real], io["last_hidden_state"][real], atol=2e-4)
+
+
+@pytest.mark.parametrize("name", ["bert_reranker", "modernbert_reranker", "xlm_roberta_reranker"])
+def test_scores_of_pairs_equal_the_reference(name):
+    model, io = load_checkpoint(PARITY / name), np.load(PARITY / name / "io.npz")
+    inputs = (io[key] for key in ("input_ids", "attention_mask", "token_type_ids"))
+    got = jax.jit(encoder.scores, static_argnums=1)(model.params, model.config, *inputs)
+    assert model.kind == "reranker"
+    np.testing.assert_allclose(got, io["logits"], atol=2e-4)
+
+
+@pytest.mark.parametrize("name", ["modernbert_local", "mpnet_relative", "roberta"])
+def test_every_family_ignores_padding(name):
+    model, io = load_checkpoint(PARITY / name), np.load(PARITY / name / "io.npz")
+    ids, mask = io["input_ids"][1:, :97], io["attention_mask"][1:, :97]
+    wider = [np.pad(array, ((0, 0), (0, 31))) for array in (ids, mask)]
+    short, long = (embed(model.params, model.config, *inputs) for inputs in ((ids, mask), wider))
+    np.testing.assert_allclose(short, long, atol=1e-5)
+
+
+def test_last_pooling_takes_the_last_state_before_the_padding(model):
+    config = replace(model.config, pooling="last")
+    lengths = IO["attention_mask"].sum(1)
+    last = IO["last_hidden_state"][np.arange(len(lengths)), lengths - 1]
+    expected = last / np.linalg.norm(last, axis=1, keepdims=True)
+    np.testing.assert_allclose(embed(model.params, config, IDS, MASK), expected, atol=2e-4)
 
 
 def test_mean_pooled_unit_vectors_equal_the_reference(model):

@@ -6,6 +6,8 @@ import numpy as np
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, GGUFWriter
 from gguf.quants import quantize
 
+_SCALES = {"Q2_K": (80, 82), "Q3_K": (108,), "Q4_K": (0, 2), "Q5_K": (0, 2), "Q6_K": (208,), "IQ4_NL": (0,)}
+"""Where the float16 scales of a block lie."""
 HIDDEN, INNER, HEADS, KV_HEADS, VOCAB, CONTEXT = 256, 512, 4, 2, 96, 64
 
 
@@ -14,7 +16,7 @@ def random_blocks(kind: GGMLQuantizationType, shape: tuple[int, int], seed: int)
     rng = np.random.default_rng(seed)
     block, size = GGML_QUANT_SIZES[kind]
     blocks = rng.integers(0, 256, (shape[0] * shape[1] // block, size), dtype=np.uint8)
-    halves = {"Q4_K": (0, 2), "Q5_K": (0, 2), "Q6_K": (208,)}[kind.name]
+    halves = _SCALES[kind.name]
     for at in halves:
         scale = (rng.random((len(blocks), 1)) * 1e-3 + 1e-4).astype(np.float16)
         blocks[:, at : at + 2] = scale.view(np.uint8)
@@ -22,8 +24,8 @@ def random_blocks(kind: GGMLQuantizationType, shape: tuple[int, int], seed: int)
 
 
 def encoded(weights: np.ndarray, kind: GGMLQuantizationType, seed: int = 0) -> np.ndarray:
-    """`weights` in the blocks of `kind`; for K-quants, random blocks of the same shape."""
-    if kind.name in ("Q4_K", "Q5_K", "Q6_K"):
+    """`weights` in the blocks of `kind`; where the package cannot, random blocks of the same shape."""
+    if kind.name in _SCALES:
         return random_blocks(kind, weights.shape, seed)
     return quantize(weights, kind)
 

@@ -143,7 +143,10 @@ def test_a_bert_prefix_and_pretraining_heads_are_accepted(bert):
 
 def test_an_unknown_architecture_names_all_that_are_supported(folder):
     configure(folder, model_type="gpt_neox")
-    with pytest.raises(UnsupportedModel, match=r"gpt_neox.*bert, llama, mistral, qwen2, qwen3"):
+    with pytest.raises(
+        UnsupportedModel,
+        match=r"gpt_neox.*bert, camembert, gemma, gemma2, gemma3_text, llama, mistral, modernbert",
+    ):
         load_checkpoint(folder)
 
 

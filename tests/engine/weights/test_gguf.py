@@ -111,7 +111,7 @@ def test_rope_factors_in_the_file_take_effect(tmp_path):
     assert np.abs(a[:, -1] - b[:, -1]).max() > 1e-3
 
 
-@pytest.mark.parametrize("name", ["Q5_1", "IQ4_NL", "Q2_K"])
+@pytest.mark.parametrize("name", ["Q5_1", "IQ4_XS", "TQ1_0"])
 def test_other_types_are_refused_by_name(name, tmp_path):
     kind = Types[name]
     path = tmp_path / "model.gguf"

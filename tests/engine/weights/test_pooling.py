@@ -38,6 +38,7 @@ def test_a_plain_bert_folder_is_mean_pooled_over_all_its_positions(tmp_path):
         ({"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": False}, "cls"),
         ({"pooling_mode_cls_token": False, "pooling_mode_mean_tokens": True}, "mean"),
         ({"pooling_mode": "cls", "include_prompt": True}, "cls"),
+        ({"pooling_mode_lasttoken": True}, "last"),
     ],
 )
 def test_pooling_is_read_in_both_spellings(tmp_path, config, expected):
@@ -50,7 +51,7 @@ def test_pooling_is_read_in_both_spellings(tmp_path, config, expected):
     [
         ({"pooling_mode_max_tokens": True}, "max_tokens"),
         ({"pooling_mode_max_tokens": True, "pooling_mode_mean_tokens": True}, r"max_tokens\+mean_tokens"),
-        ({"pooling_mode": "lasttoken"}, "lasttoken"),
+        ({"pooling_mode": "weightedmean"}, "weightedmean"),
     ],
 )
 def test_other_poolings_are_refused_by_name(tmp_path, config, named):
