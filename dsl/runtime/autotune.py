@@ -74,15 +74,9 @@ def tune(
     platform = jax.default_backend()
     with _lock:
         started = clock()
-        arrays = jax.device_put([np.asarray(x) for x in given.arrays], jax.devices(platform)[0])
-        kernels = _kernels(function, given, meta, platform)
-        ready, dropped = _prepared(kernels, arrays, platform, lambda: clock() - started > seconds)
-        if not ready:
-            told = "; ".join(map(str, dropped))
-            raise KernelError(f"{function.name}: no candidate can be timed on {platform} ({told})")
-        times = measure([each.run for each in ready], clock=clock, seconds=seconds)
-    trials = [Trial(one.backend, one.keywords, took) for one, took in zip(ready, times, strict=True)]
-    best = fastest(trials)
+        trials = _raced(function, given, meta, platform, clock, seconds)
+        spent = clock() - started
+    best = fastest([each for each in trials if each.seconds is not None])
     record = TunedCall(
         key=tuned.key_for(function, given.refs, meta, platform),
         kernel=function.name,
@@ -90,16 +84,36 @@ def tune(
         backend=best.backend,
         keywords=best.keywords,
         seconds=best.seconds or 0.0,
-        trials=(*trials, *dropped),
+        trials=trials,
     )
     tuned.keep(record)
-    spent = clock() - started
-    PROFILE.record(Tuned(record.kernel, platform, record.backend, record.seconds, len(record.trials), spent))
+    PROFILE.record(Tuned(record.kernel, platform, record.backend, record.seconds, len(trials), spent))
     return record
 
 
+def _raced(
+    function: "KernelFunction",
+    given: "Call",
+    meta: Mapping[str, Hashable],
+    platform: str,
+    clock: Clock,
+    seconds: float,
+) -> tuple[Trial, ...]:
+    """All candidates of a call: those that were timed, then those that were dropped."""
+    started = clock()
+    arrays = jax.device_put([np.asarray(x) for x in given.arrays], jax.devices(platform)[0])
+    kernels = _kernels(function, given, meta, platform)
+    ready, dropped = _prepared(kernels, arrays, platform, lambda: clock() - started > seconds)
+    if not ready:
+        told = "; ".join(map(str, dropped))
+        raise KernelError(f"{function.name}: no candidate can be timed on {platform} ({told})")
+    times = measure([each.run for each in ready], clock=clock, seconds=seconds)
+    timed = [Trial(each.backend, each.keywords, took) for each, took in zip(ready, times, strict=True)]
+    return (*timed, *dropped)
+
+
 def fastest(trials: Sequence[Trial]) -> Trial:
-    """The fastest, or the fastest of `xla` where that is as good as."""
+    """The fastest of timed trials, or the fastest of `xla` where no other is faster by `MARGIN`."""
     best = min(trials, key=lambda each: each.seconds or 0.0)
     of_xla = [each for each in trials if each.backend == "xla"]
     portable = min(of_xla, key=lambda each: each.seconds or 0.0, default=best)

@@ -1,6 +1,6 @@
 """The roofline of a kernel: the least time its bytes and its flops take on this machine.
 
-Williams, Waterman and Patterson (2009). A processor is measured once, in a tenth of a
+Williams, Waterman and Patterson (2009). A processor is measured once, in a fifth of a
 second; GPUs are stated as their maker states them.
 """
 
@@ -90,7 +90,7 @@ def _host() -> Machine:
     return Machine("this processor", 2 * data.nbytes / copy, 2 * 512**3 / product, True)
 
 
-def _best(run: Callable[[], object], times: int = 6) -> float:
+def _best(run: Callable[[], object], times: int = 16) -> float:
     """Seconds of the fastest of several runs."""
     found = []
     for _ in range(times):

@@ -118,6 +118,17 @@ def compile_source(text: str, name: str, used: Compiler, folder: Path) -> Path:
     return library
 
 
+def _kept(entry: Path | None) -> tuple[ctypes.CDLL, str] | None:
+    """The library and the verdict of an entry; one that cannot be loaded is removed."""
+    if entry is None:
+        return None
+    try:
+        return ctypes.CDLL(str(entry / "kernel.so")), (entry / "verdict").read_text()
+    except OSError:
+        shutil.rmtree(entry, ignore_errors=True)
+        return None
+
+
 def library(kernel: Kernel, check: Check) -> tuple[ctypes.CDLL, str]:
     """The loaded library of a kernel and its key; compiled and checked unless the cache has it.
 
@@ -127,18 +138,12 @@ def library(kernel: Kernel, check: Check) -> tuple[ctypes.CDLL, str]:
     named = key(kernel, used)
     started = time.perf_counter()
     cache = opened(default_folder())
-    entry = cache.load(named) if cache else None
-    if entry is not None:
-        try:
-            verdict = (entry / "verdict").read_text()
-            found = ctypes.CDLL(str(entry / "kernel.so"))
-        except OSError:
-            shutil.rmtree(entry, ignore_errors=True)
-        else:
-            PROFILE.record(Compiled(kernel.name, "cpu", time.perf_counter() - started, "hit"))
-            if verdict:
-                raise BuildProblem(verdict, "self-check")
-            return found, named
+    kept = _kept(cache.load(named) if cache else None)
+    if kept is not None:
+        PROFILE.record(Compiled(kernel.name, "cpu", time.perf_counter() - started, "hit"))
+        if kept[1]:
+            raise BuildProblem(kept[1], "self-check")
+        return kept[0], named
     with tempfile.TemporaryDirectory(prefix="tarsia-dsl-") as folder:
         text = source(kernel)
         made = compile_source(text, kernel.name, used, Path(folder))

@@ -6,6 +6,7 @@ import jax
 import numpy as np
 
 from dsl.lower.xla import lower
+from dsl.runtime.targets import Resources
 
 
 class Rival:
@@ -40,6 +41,14 @@ class Native(Rival):
 
     def build(self, kernel):
         return lower(kernel)
+
+
+class Spilling(Native):
+    """Its compiler ran out of registers for tiles of more than 4 rows."""
+
+    def resources(self, kernel):
+        rows = -(-kernel.refs[0].shape[0] // kernel.grid[0])
+        return (Resources("sm_80", 128, 255, 64 if rows > 4 else 0, 0),)
 
 
 def slow(outputs):

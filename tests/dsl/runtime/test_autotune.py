@@ -13,7 +13,7 @@ from dsl.runtime import autotune, targets, tuned
 from dsl.runtime.autotune import fastest, measure, points
 from dsl.runtime.profile import PROFILE, Tuned
 from dsl.runtime.tuned import Trial
-from tests.dsl.runtime.rivals import Native, Rival, broken, slow, wrong
+from tests.dsl.runtime.rivals import Native, Rival, Spilling, broken, slow, wrong
 
 X = jnp.asarray(np.random.default_rng(0).standard_normal((12, 7)), jnp.float32)
 
@@ -67,6 +67,16 @@ def test_wrong_broken_and_refusing_candidates_are_dropped_with_their_reasons(dou
     assert "shy: it is shy" in str(record)
 
 
+def test_what_spills_registers_is_not_timed(doubled, rivals):
+    rivals(Spilling("spilling"))
+    trials = [each for each in doubled.tune(X).trials if each.backend == "spilling"]
+    assert {each.keywords.get("BM", 8): each.reason for each in trials} == {
+        4: None,
+        8: "it spills 64 B of registers",
+        12: "it spills 64 B of registers",
+    }
+
+
 def test_calls_follow_the_record_but_for_forced_ones(doubled, rivals, monkeypatch):
     rivals(Native("native"))
     assert doubled.explain(X).backend == "xla"
@@ -80,6 +90,18 @@ def test_calls_follow_the_record_but_for_forced_ones(doubled, rivals, monkeypatc
     assert doubled.explain(X, backend="xla").tuned is None
     assert doubled.explain(X[:5]).backend == "xla"  # another shape is another record
     assert doubled.explain(X, BM=4).backend == "xla"  # as is another choice of the caller's
+
+
+def test_an_updated_array_is_tuned_on_a_copy():
+    @dsl.kernel(grid=lambda new: new.shape[0])
+    def put(new, at, cache):
+        cache[at[0] + pid(0), :] = new[pid(0), :]
+
+    args, cache = (X[:4], jnp.array([3], jnp.int32)), jnp.zeros((12, 7))
+    record = put.tune(*args, out=dsl.update(cache))
+    assert {each.backend for each in record.trials if each.seconds} >= {"xla"} and not cache.any()
+    assert put.explain(*args, out=dsl.update(cache)).tuned == record
+    np.testing.assert_array_equal(put(*args, out=dsl.update(cache))[3:7], X[:4])
 
 
 def test_a_recorded_backend_that_refuses_by_now_is_passed_over_with_its_reason(doubled, rivals, monkeypatch):

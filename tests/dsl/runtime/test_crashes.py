@@ -49,9 +49,10 @@ def whole(folder):
     return count
 
 
-def test_writers_that_are_killed_leave_whole_entries(own_cache):
-    rng = random.Random(0)
-    for _ in range(3):
+@pytest.mark.parametrize("rounds", [3, pytest.param(60, marks=pytest.mark.soak)])
+def test_writers_that_are_killed_leave_whole_entries(own_cache, rounds):
+    rng = random.Random(rounds)
+    for _ in range(rounds):
         both = [writer(own_cache, word) for word in "ab"]
         for each in both:
             each.stdout.readline()
