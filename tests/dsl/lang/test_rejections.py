@@ -145,6 +145,14 @@ def a_raw_array(x, o):
     o[pid(0), :] = x[0, :] + X[0]  # here
 
 
+def a_function_of_numpy(x, o):
+    o[pid(0), :] = np.exp(x[0, :])  # here
+
+
+def an_array_of_numpy(x, o):
+    o[pid(0), :] = np.ones(6, np.float32) * x[0, :]  # here
+
+
 def a_jax_scalar(x, o):
     o[pid(0), :] = x[0, :] * jnp.float32(2)  # here
 
@@ -500,6 +508,7 @@ CALLS = [
     (lambda: traced(lambda x, o: None, grid=lambda x: x.shape[2]).ir(X), "grid: an argument has fewer axes"),
     (lambda: traced(lambda x, o: None, out=lambda y: y).ir(X), "out names 'y'"),
     (lambda: traced(lambda x, o, BM=8: None), "BM has a default, so it is no Ref"),
+    (lambda: traced(cube).ir(jnp.ones((2, 3, 4))), "the index leaves 3 windows and a tile has two axes"),
     (lambda: traced(only_by_keyword).ir(X), "needs the keyword BM, which has no default"),
     (lambda: traced(lambda *refs: None), "name each Ref and keyword"),
     (lambda: traced(lambda self, x, o: None), "not a method"),
@@ -513,6 +522,10 @@ CALLS = [
         "integers and the value is f32",
     ),
 ]
+
+
+def cube(x, o):
+    o[:, :, :] = x[:, :, :]
 
 
 def packed(dtype, size=16):
