@@ -38,6 +38,10 @@ _LOOP = re.compile(r"loop %(\d+) in %(\d+)\.\.%(\d+)(?: carry (.*?))?(?: max_tri
 _ACCESS = re.compile(r"(\w+)\[(.*?)\](?:, %(\d+)| other (\S+))")
 _ENTRY = re.compile(r"%(\d+)(?::(\d+)@([01]))?")
 _NUMBER = re.compile(r"%(\d+)")
+_NAMES = re.compile(r"%\d+(?:, %\d+)*")
+_TYPED = re.compile(rf"{_RESULT.pattern}(?:, {_RESULT.pattern})*")
+_CARRIES = re.compile(r"%\d+ = %\d+(?:, %\d+ = %\d+)*")
+_ALONG = re.compile(r"(?:(\w+) )?%(\d+) axis ([01])")
 
 
 def parse_kernel(text: str) -> Kernel:
@@ -67,19 +71,26 @@ class _Parser:
         head = _HEAD.fullmatch(line)
         if not head:
             raise self.fail("expected `kernel name grid(n, ...) {`")
+        grid = self.ints(head[2])
         refs = []
         while self.position < len(self.lines) and self.lines[self.position][1].startswith("ref "):
             refs.append(self.ref(self.next()))
         body, _ = self.block()
         if self.position != len(self.lines):
             raise self.fail("text after the end of the kernel")
-        return renumber(Kernel(head[1], tuple(refs), _ints(head[2]), body))
+        return renumber(Kernel(head[1], tuple(refs), grid, body))
 
     def ref(self, line: str) -> RefType:
         found = _REF.fullmatch(line)
         if not found or found[2] not in STORAGES:
             raise self.fail(f"expected `ref name: dtype[shape] in|out|inout` with a dtype of {STORAGES}")
-        return RefType(found[1], cast(Storage, found[2]), _ints(found[3]), cast(Role, found[4]))
+        return RefType(found[1], cast(Storage, found[2]), self.ints(found[3]), cast(Role, found[4]))
+
+    def ints(self, text: str) -> tuple[int, ...]:
+        try:
+            return tuple(int(part) for part in text.split(","))
+        except ValueError:
+            raise self.fail(f"`{text}` is no list of integers, `n, m`") from None
 
     def block(self) -> tuple[tuple[Op, ...], tuple[Value, ...]]:
         """Ops up to `}`, and the values of its `yield`."""
@@ -103,6 +114,10 @@ class _Parser:
         return op
 
     def results(self, text: str) -> tuple[Value, ...]:
+        if text and not _TYPED.fullmatch(text):
+            raise self.fail(
+                f"cannot read the results `{text}`; write `%n: dtype` or `%n: dtype[rows, columns]`"
+            )
         found = list(_RESULT.finditer(text))
         for match in found:
             if match[2] not in DTYPES:
@@ -121,10 +136,20 @@ class _Parser:
         return self.values[int(number)]
 
     def names(self, text: str) -> tuple[Value, ...]:
+        if text.strip() and not _NAMES.fullmatch(text.strip()):
+            raise self.fail(f"`{text.strip()}` is no list of values, `%a, %b`")
         return tuple(self.value(number) for number in _NUMBER.findall(text))
+
+    def operands(self, text: str, count: int) -> tuple[Value, ...]:
+        found = self.names(text)
+        if len(found) != count:
+            raise self.fail(f"expected {count} values and there are {len(found)}")
+        return found
 
     def right(self, results: tuple[Value, ...], text: str) -> Op:
         name, _, rest = text.partition(" ")
+        if not results and name not in ("loop", "store", "atomic_add"):
+            raise self.fail(f"expected `%n: type = op ...`, a loop, a store or a `}}`, not `{text}`")
         if name == "loop":
             return self.loop(results, text)
         if name in ("store", "atomic_add"):
@@ -138,32 +163,37 @@ class _Parser:
 
     def plain(self, result: Value, name: str, rest: str) -> Op:
         """Every op that is a name, some values and perhaps a word or a number."""
-        used = self.names(rest)
-        last = rest.rpartition(" ")[2]
-        if name == "const":
-            return Const(result, _literal(rest, result.dtype))
-        if name == "full":
-            return Full(result, _literal(rest, result.dtype))
+        if name in ("const", "full"):
+            value = _literal(rest, result.dtype)
+            return Const(result, value) if name == "const" else Full(result, value)
         if name == "pid":
             return Pid(result, int(rest))
-        if name == "iota":
-            return Iota(result, used[0], int(last))
-        if name == "reduce":
-            kind = rest.split()[0]
-            if kind not in get_args(ReduceKind):
-                raise self.fail(f"{kind} is no reduction; there are {get_args(ReduceKind)}")
-            return Reduce(result, cast(ReduceKind, kind), used[0], int(last))
+        if name in ("iota", "reduce"):
+            return self.along(result, name, rest)
         if name == "dot":
-            return Dot(result, used[0], used[1], last == "transpose_b")
+            listed = rest.removesuffix(" transpose_b")
+            left, right = self.operands(listed, 2)
+            return Dot(result, left, right, listed != rest)
         if name == "where":
-            return Where(result, *used)
+            return Where(result, *self.operands(rest, 3))
         if name == "cast":
-            return Cast(result, used[0])
+            return Cast(result, *self.operands(rest, 1))
         if name in get_args(UnaryKind):
-            return Unary(result, cast(UnaryKind, name), used[0])
+            return Unary(result, cast(UnaryKind, name), *self.operands(rest, 1))
         if name in get_args(BinaryKind):
-            return Binary(result, cast(BinaryKind, name), used[0], used[1])
+            return Binary(result, cast(BinaryKind, name), *self.operands(rest, 2))
         raise self.fail(f"{name} is no op")
+
+    def along(self, result: Value, name: str, rest: str) -> Op:
+        found = _ALONG.fullmatch(rest)
+        if not found or (name == "iota") != (found[1] is None):
+            raise self.fail("expected `iota %start axis n` or `reduce sum|max|min %tile axis n`")
+        operand, axis = self.value(found[2]), int(found[3])
+        if name == "iota":
+            return Iota(result, operand, axis)
+        if found[1] not in get_args(ReduceKind):
+            raise self.fail(f"{found[1]} is no reduction; there are {get_args(ReduceKind)}")
+        return Reduce(result, cast(ReduceKind, found[1]), operand, axis)
 
     def access(self, text: str) -> tuple[str, Index, str, str]:
         found = _ACCESS.fullmatch(text)
@@ -182,6 +212,8 @@ class _Parser:
         found = _LOOP.fullmatch(text)
         if not found:
             raise self.fail("expected `loop %i in %lo..%hi carry %c = %init max_trip n {`")
+        if found[4] and not _CARRIES.fullmatch(found[4]):
+            raise self.fail(f"cannot read the carries `{found[4]}`; they are `%carry = %init, ...`")
         lo, hi = self.value(found[2]), self.value(found[3])
         induction = self.define(int(found[1]), "i32")
         pairs = re.findall(r"%(\d+) = %(\d+)", found[4] or "")
@@ -198,10 +230,6 @@ class _Parser:
 
 def _shape(found: re.Match[str]) -> Shape:
     return (int(found[3]), int(found[4])) if found[3] else ()
-
-
-def _ints(text: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in text.split(","))
 
 
 def _literal(text: str, dtype: DType) -> bool | int | float:

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+import numpy as np
+
 from dsl.ir.types import NIBBLES, STORAGES, RefType, Role, Shape, Storage
 from dsl.lang.errors import KernelError
 
@@ -62,7 +64,10 @@ def like(x: Any, *, shape: Shape | None = None, dtype: str | None = None) -> Out
     found = dtype or storage_of(x)
     if found not in STORAGES or found in NIBBLES:
         raise KernelError(f"an output is one of f32, f16, bf16, i32, i8, u8, not {found!r}")
-    return Output(tuple(x.shape if shape is None else shape), found)
+    extents = x.shape if shape is None else shape
+    if not isinstance(extents, tuple | list) or not all(isinstance(n, int | np.integer) for n in extents):
+        raise KernelError(f"an output's shape is a tuple of Python ints, not {extents!r}")
+    return Output(tuple(map(int, extents)), found)
 
 
 def update(array: Any) -> Update:
@@ -91,5 +96,7 @@ def ref_type(name: str, x: Any, role: Role) -> RefType:
             )
         return RefType(name, x.dtype, x.shape, role)
     if not hasattr(x, "shape"):
-        raise KernelError(f"{name}: {type(x).__name__} is not an array; static numbers are passed by keyword")
+        raise KernelError(
+            f"{name}: {type(x).__name__} is not an array; pass jnp.asarray(...), and numbers by keyword"
+        )
     return RefType(name, storage_of(x), tuple(x.shape), role)

@@ -2,6 +2,7 @@
 
 DslError
 ├── KernelError     the kernel's source asks for what cannot be; `file` and `line` say where
+│   └── NoAttribute     t.mean, x.T, ...
 ├── BackendError    the target asked for by name cannot take this kernel; says why
 ├── TunedError      a file of tuned kernels is not of the form that this version writes
 └── ParseError      text that is not a kernel; `line` is the line of the text
@@ -31,6 +32,10 @@ class KernelError(DslError):
         self.file = where.file if where else None
         self.line = where.line if where else None
         super().__init__(f"{where.file}:{where.line}: {message}" if where else message)
+
+
+class NoAttribute(KernelError, AttributeError):
+    """A name that a value, window or Ref of a kernel does not have; `hasattr` works as everywhere."""
 
 
 class BackendError(DslError):

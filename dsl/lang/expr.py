@@ -10,12 +10,29 @@ import numpy as np
 
 from dsl.ir.ops import BinaryKind, ReduceKind, UnaryKind
 from dsl.ir.types import DTYPES, FLOATS, DType, Shape, Value
-from dsl.lang.errors import KernelError
+from dsl.lang.errors import KernelError, NoAttribute
 from dsl.lang.scope import builder
 
 Number: TypeAlias = bool | int | float
 Operand: TypeAlias = "Expr | Number"
 Axis: TypeAlias = Literal[0, 1]
+FUNCTIONS = ("exp", "log", "tanh", "sqrt", "rsqrt", "erf", "popcount", "where", "dot", "maximum", "minimum")
+_INSTEAD = {
+    "T": "a tile is never transposed: dot(a, b, transpose_b=True) takes b as it lies, and x.column[r] "
+    "reads a window as a column",
+    "mean": "write t.sum(axis) * (1 / t.shape[axis])",
+    "clip": "write minimum(maximum(t, low), high)",
+    "round": "write dsl.round_(t)",
+    "abs": "write abs(t)",
+    "item": "its number is not known while the kernel is traced",
+}
+_NO_VALUE = {
+    "NoneType": "nothing (None) is not a value of a kernel; does a function lack its `return`?",
+    "tuple": "a tuple is not a value of a kernel; it takes one number or tile at a time",
+    "list": "a list is not a value of a kernel; it takes one number or tile at a time",
+    "Ref": "a Ref is an array, not a value; read a window of it, x[tile(start, size), :] or x[:, :]",
+    "Tile": "a window is not a value; its positions are .rows() or .cols(), its first one .start",
+}
 
 
 class Expr:
@@ -118,6 +135,9 @@ class Expr:
     def __rshift__(self, other: Operand) -> "Expr":
         return binary("shr", self, other)
 
+    def __rrshift__(self, other: Number) -> "Expr":
+        return binary("shr", other, self)
+
     def __and__(self, other: Operand) -> "Expr":
         return binary("and", self, other)
 
@@ -167,6 +187,37 @@ class Expr:
         if power not in (2, 3):
             raise KernelError(f"** {power} is not in the language; write a product, or exp(log(x) * {power})")
         return self * self if power == 2 else self * self * self
+
+    def __rpow__(self, base: Number) -> NoReturn:
+        raise KernelError(f"{base} ** t is not in the language; write exp(t * math.log({base}))")
+
+    def __matmul__(self, other: object) -> NoReturn:
+        raise KernelError("a @ b is written dot(a, b)")
+
+    def __rmatmul__(self, other: object) -> NoReturn:
+        raise KernelError("a @ b is written dot(a, b)")
+
+    def __lshift__(self, other: object) -> NoReturn:
+        raise KernelError("<< is not in the language; multiply by a power of two")
+
+    def __rlshift__(self, other: object) -> NoReturn:
+        raise KernelError("<< is not in the language; multiply by a power of two")
+
+    def __divmod__(self, other: object) -> NoReturn:
+        raise KernelError("divmod is not in the language; write a // b and a % b")
+
+    def __round__(self, digits: int | None = None) -> NoReturn:
+        raise KernelError("round() is written dsl.round_(t)")
+
+    def __getattr__(self, name: str) -> NoReturn:
+        told = f"write dsl.{name}(t)" if name in FUNCTIONS else _INSTEAD.get(name)
+        has = "it has shape, dtype, astype, f32, i32, f16, bf16, boolean, sum, max and min"
+        raise NoAttribute(f"a tile has no .{name}; {told or has}")
+
+    def __format__(self, spec: str) -> str:
+        if spec:
+            raise KernelError("a traced value has no number to format yet; print it without a format")
+        return repr(self)
 
     def __bool__(self) -> NoReturn:
         raise KernelError(
@@ -233,10 +284,16 @@ def lift(x: Any, dtype: DType | None = None) -> Value:
         return builder().const(int(x), dtype or "i32")
     if isinstance(x, float | np.floating):
         return builder().const(float(x), dtype or "f32")
-    raise KernelError(
-        f"{type(x).__name__} is not a value of a kernel; arrays come in as Refs and are read by windows, "
-        "x[tile(start, size), :]"
-    )
+    raise KernelError(_NO_VALUE.get(type(x).__name__) or _no_value(x))
+
+
+def _no_value(x: object) -> str:
+    if hasattr(x, "dtype"):
+        return (
+            "an array is not a value of a kernel; pass it as an argument and read its Ref by windows, "
+            "x[tile(start, size), :]; a number of its own by float(...)"
+        )
+    return f"{type(x).__name__} is not a value of a kernel; it takes Python numbers, tiles and scalars"
 
 
 def _dtype_of(x: Operand) -> DType:

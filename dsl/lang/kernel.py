@@ -2,9 +2,9 @@
 
 import functools
 import inspect
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import numpy as np
 
@@ -13,11 +13,12 @@ from dsl.ir.build import Builder
 from dsl.ir.infer import TypeProblem, check_ref
 from dsl.ir.types import Loc, RefType
 from dsl.ir.verify import verify
+from dsl.lang import values
 from dsl.lang.arguments import Output, Outputs, Packed, Update, ref_type
 from dsl.lang.errors import KernelError, raised_at
 from dsl.lang.expr import Expr
 from dsl.lang.refs import Ref
-from dsl.lang.scope import tracing
+from dsl.lang.scope import is_tracing, tracing
 from dsl.passes.pipeline import simplify
 
 if TYPE_CHECKING:
@@ -41,8 +42,8 @@ class Call:
 
 
 def kernel(
-    *,
-    grid: GridSpec,
+    *misplaced: object,
+    grid: "GridSpec | None" = None,
     out: OutSpec | None = None,
     tune: Tuning | None = None,
     search: Search | None = None,
@@ -63,7 +64,10 @@ def kernel(
         ...     o[rows, :] = x[rows, :] * 2.0
         >>> double(jnp.ones((5, 3)))
     """
-    return lambda function: KernelFunction(function, grid, out, tune or {}, search or {})
+    if misplaced or grid is None:
+        raise KernelError("a kernel needs a grid, by keyword: @dsl.kernel(grid=1) or grid=lambda x, BM: ...")
+    known = grid
+    return lambda function: KernelFunction(function, known, out, tune or {}, search or {})
 
 
 class KernelFunction:
@@ -88,11 +92,13 @@ class KernelFunction:
         self.search = search
         self._grid = grid
         self._out = out
-        parameters = inspect.signature(function).parameters.values()
-        self.positional = tuple(p.name for p in parameters if p.kind is not p.KEYWORD_ONLY)
-        self.defaults: Meta = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
         code = function.__code__
         self._loc = Loc(code.co_filename, code.co_firstlineno)
+        parameters = inspect.signature(function).parameters.values()
+        for parameter in parameters:
+            _check_parameter(parameter, self.name, self._loc)
+        self.positional = tuple(p.name for p in parameters if p.kind is not p.KEYWORD_ONLY)
+        self.defaults: Meta = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
         self._check_search()
         self._traced = functools.lru_cache(maxsize=512)(self._trace)
 
@@ -121,6 +127,8 @@ class KernelFunction:
 
     def source(self, target: str, *args: Any, out: Outputs | None = None, **meta: Hashable) -> str:
         """The code that a target makes of it. Raises BackendError when it cannot."""
+        if not isinstance(cast(object, target), str):
+            raise KernelError("source takes the target's name first: source('cuda', x)")
         from dsl.runtime.select import source
 
         return source(self.ir(*args, out=out, target=target, **meta), target)
@@ -146,11 +154,20 @@ class KernelFunction:
 
     def prepare(self, args: Sequence[Any], out: Outputs | None, meta: Mapping[str, Hashable]) -> Call:
         """Checks a call's arguments and describes them. Raises KernelError."""
+        if is_tracing():
+            raise KernelError(
+                f"{self.name} is a kernel, and a kernel cannot call another; share a plain function of tiles"
+            )
         unknown = set(meta) - set(self.defaults)
         if unknown:
             raise KernelError(
                 f"{self.name} has no keyword {sorted(unknown)[0]!r}; it has {sorted(self.defaults)}"
             )
+        needed = [
+            name for name, value in {**self.defaults, **meta}.items() if value is inspect.Parameter.empty
+        ]
+        if needed:
+            raise KernelError(f"{self.name} needs the keyword {needed[0]}, which has no default")
         names = self.positional[: len(args)]
         if len(args) >= len(self.positional):
             raise KernelError(
@@ -160,10 +177,13 @@ class KernelFunction:
         inputs = [ref_type(name, x, "in") for name, x in zip(names, args, strict=True)]
         outputs = self._outputs(inputs, out, meta)
         single = not isinstance(outputs, tuple | list)
-        listed = [outputs] if isinstance(outputs, Output | Update) else list(outputs)
+        listed: list[Any] = [outputs] if single else list(outputs)  # type: ignore[arg-type]
         rest = self.positional[len(args) :]
         if len(listed) != len(rest):
-            raise KernelError(f"{self.name}: out describes {len(listed)} arrays and the Refs left are {rest}")
+            raise KernelError(
+                f"{self.name}{self.positional} got {len(args)} arrays, and out describes {len(listed)} "
+                f"arrays for the {len(rest)} Refs left, {', '.join(rest)}"
+            )
         refs = inputs + [self._output(name, spec) for name, spec in zip(rest, listed, strict=True)]
         arrays = [*args, *(spec.array for spec in listed if isinstance(spec, Update))]
         return Call(tuple(refs), tuple(x.data if isinstance(x, Packed) else x for x in arrays), single)
@@ -178,7 +198,7 @@ class KernelFunction:
         return found
 
     @staticmethod
-    def _output(name: str, spec: Output | Update) -> RefType:
+    def _output(name: str, spec: Any) -> RefType:
         if isinstance(spec, Update):
             return ref_type(name, spec.array, "inout")
         if not isinstance(spec, Output):
@@ -228,14 +248,16 @@ class KernelFunction:
 
     def _run(self, views: list[Ref], keywords: Meta) -> None:
         try:
-            self.function(*views, **keywords)
-        except TypeError as error:
-            if f"{Expr.__module__}.Expr" not in str(error):
+            returned = self.function(*views, **keywords)
+        except (TypeError, IndexError) as error:
+            told = _misuse(error, views)
+            if told is None:
                 raise
-            message = (
-                "NumPy and JAX functions do not take traced tiles; use those of dsl (dsl.exp, dsl.where, ...)"
+            raise KernelError(told, raised_at(error)) from error
+        if returned is not None:
+            raise KernelError(
+                f"{self.name} returns a value; a kernel stores to its outputs, o[...] = t", self._loc
             )
-            raise KernelError(message, raised_at(error)) from error
 
     def _placed(self, error: KernelError) -> KernelError:
         """Errors about the kernel as a whole point at its definition."""
@@ -245,7 +267,7 @@ class KernelFunction:
 
     def _grid_of(self, known: Mapping[str, Ref], keywords: Meta) -> tuple[int, ...]:
         found = self._by_name(self._grid, known, keywords, "grid") if callable(self._grid) else self._grid
-        grid = found if isinstance(found, tuple) else (found,)
+        grid = tuple(found) if isinstance(found, tuple | list) else (found,)
         if not all(isinstance(extent, int | np.integer) and extent >= 1 for extent in grid) or not grid:
             raise KernelError(
                 f"{self.name}: the grid is {grid}; it is one Python int >= 1 for each axis", self._loc
@@ -258,13 +280,55 @@ class KernelFunction:
         available = {**known, **keywords}
         wanted = inspect.signature(function).parameters
         missing = [name for name in wanted if name not in available]
+        if missing and missing[0] in self.positional:
+            raise KernelError(
+                f"{self.name}{self.positional}: {what} needs {missing[0]}, and the call gives only "
+                f"{', '.join(known) or 'no array'}",
+            )
         if missing:
             raise KernelError(
                 f"{self.name}: {what} names {missing[0]!r}, which is no Ref or keyword; there are "
                 f"{sorted(available)}",
                 self._loc,
             )
-        return function(**{name: available[name] for name in wanted})
+        try:
+            return function(**{name: available[name] for name in wanted})
+        except IndexError as error:
+            raise KernelError(f"{self.name}: {what}: {_too_few_axes(known.values())}", self._loc) from error
+
+
+def _check_parameter(parameter: inspect.Parameter, name: str, loc: Loc) -> None:
+    """A kernel has Refs by position and the rest by keyword."""
+    if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+        raise KernelError(f"{name}: name each Ref and keyword; *{parameter.name} cannot be traced", loc)
+    if parameter.name in ("self", "cls"):
+        raise KernelError(f"{name}: a kernel is a function of Refs, not a method", loc)
+    if parameter.kind is not parameter.KEYWORD_ONLY and parameter.default is not parameter.empty:
+        raise KernelError(
+            f"{name}: {parameter.name} has a default, so it is no Ref; make it a keyword by `*,` before it",
+            loc,
+        )
+
+
+def _misuse(error: TypeError | IndexError, views: Sequence[Ref]) -> str | None:
+    """What to write instead, when an error came of using the language's objects as if they were arrays."""
+    told = str(error)
+    if isinstance(error, IndexError):
+        return _too_few_axes(views) if "tuple index" in told else None
+    if any(name in told for name in (f"{Expr.__module__}.Expr", f"{Ref.__module__}.Ref", "'Ref(")):
+        return "NumPy and JAX functions do not take traced tiles; use those of dsl (dsl.exp, dsl.where, ...)"
+    called = told.partition("(")[0]
+    if called in _OWN_FUNCTIONS or called.startswith(("Expr.", "Ref.", "Tile.")):
+        return told.replace("Expr.", "tile.", 1)
+    return None
+
+
+_OWN_FUNCTIONS = {*values.__all__, "tile", "atomic_add"}
+
+
+def _too_few_axes(views: Iterable[Ref]) -> str:
+    shapes = ", ".join(f"{view._spec.name} {view.shape}" for view in views)
+    return f"an argument has fewer axes than the kernel takes; the shapes are {shapes}"
 
 
 def _checked(ref: RefType) -> None:

@@ -1,12 +1,13 @@
 """Refs, the arrays of a kernel, and tiles, the windows through which they are read and written."""
 
-from typing import Any, TypeAlias, cast
+from collections.abc import Callable
+from typing import Any, NoReturn, TypeAlias, TypeVar, cast
 
 import numpy as np
 
 from dsl.ir.ops import At, Span
 from dsl.ir.types import RefType, Shape, Storage, Value
-from dsl.lang.errors import KernelError
+from dsl.lang.errors import KernelError, NoAttribute
 from dsl.lang.scope import builder
 from dsl.lang.values import Expr, Operand, lift, static_size
 
@@ -14,6 +15,37 @@ Key: TypeAlias = Any
 """A tile, a slice with static bounds, an i32 scalar, or a tuple of these."""
 
 
+_C = TypeVar("_C")
+_OPERATORS = (
+    *("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "and", "or", "xor", "lshift"),
+    *("rshift", "radd", "rsub", "rmul", "rtruediv", "rfloordiv", "rmod", "rpow", "rmatmul", "rand", "ror"),
+    *("rxor", "neg", "abs", "invert", "round", "lt", "le", "gt", "ge", "eq", "ne", "len", "iter", "bool"),
+    *("index", "int", "float", "array"),
+)
+
+
+def _no_value(told: str) -> Callable[[type[_C]], type[_C]]:
+    """Makes every operator of a class, and every name it lacks, an error that says what to write."""
+
+    def refuse(self: object, *_: object) -> NoReturn:
+        raise KernelError(told.format(self=self))
+
+    def lacks(self: object, name: str) -> NoReturn:
+        raise NoAttribute(f"no .{name} here: {told.format(self=self)}")
+
+    def decorate(made: type[_C]) -> type[_C]:
+        for name in _OPERATORS:
+            setattr(made, f"__{name}__", refuse)
+        setattr(made, "__getattr__", lacks)  # noqa: B010  # one way for all of them
+        setattr(made, "__hash__", object.__hash__)  # noqa: B010
+        return made
+
+    return decorate
+
+
+@_no_value(
+    "a tile(...) is a window; its positions are r.rows() or r.cols(), its first one r.start; x[r, :] reads it"
+)
 class Tile:
     """`size` positions from `start` along some axis; where it leaves the axis, it is masked."""
 
@@ -39,14 +71,21 @@ def _position(start: Any) -> Value:
     if isinstance(start, Tile):
         raise KernelError("a tile starts at a scalar; use other.start + offset")
     value = lift(start)
-    if value.dtype != "i32" or value.shape:
+    if value.shape:
         raise KernelError(
-            f"a window starts at an i32 scalar, not at {value.dtype} {list(value.shape)}; gathers "
-            "are not windows"
+            f"a window starts at one i32 scalar, not at a tile of {value.shape}: gathers are not windows; "
+            "load all and choose with where(...)"
+        )
+    if value.dtype != "i32":
+        raise KernelError(
+            f"a window starts at an i32 scalar, not at {value.dtype}; divide with //, or write .i32"
         )
     return value
 
 
+@_no_value(
+    "{self} is an array; read a window of it, x[tile(start, size), :] or x[:, :], its sizes in x.shape"
+)
 class Ref:
     """An array of the kernel: `x[tile, :]` reads a window of an input, `o[tile, :] = t` writes one.
 
@@ -77,7 +116,7 @@ class Ref:
 
     def load(self, key: Key, *, other: float = 0) -> Expr:
         """As `self[key]`, with `other` in place of what is out of range."""
-        if isinstance(cast(object, other), Expr):
+        if not isinstance(cast(object, other), int | float | np.number):
             raise KernelError("other is a Python number; use where(...) for a traced one")
         return Expr(builder().load(self._spec.name, self._index(key), other))
 
@@ -152,12 +191,6 @@ class Ref:
             )
         return start, stop - start
 
-    def __iter__(self) -> Any:
-        raise KernelError(f"{self._spec.name} cannot be iterated; use loop(0, n, body, init) and windows")
-
-    def __bool__(self) -> bool:
-        raise KernelError(f"{self._spec.name} is an array and has no truth; read a window and use where(...)")
-
     def __repr__(self) -> str:
         return f"Ref({self._spec.name}: {self.dtype}{list(self.shape)} {self._spec.role})"
 
@@ -167,4 +200,8 @@ def atomic_add(ref: Ref, key: Key, value: Operand) -> None:
 
     Float sums come out in any order, so the last bits may change from run to run.
     """
+    if not isinstance(cast(object, ref), Ref):
+        raise KernelError(
+            "atomic_add takes the output itself, then the index: atomic_add(o, (row, columns), t)"
+        )
     builder().atomic_add(ref._spec.name, ref._index(key), ref._converted(value))

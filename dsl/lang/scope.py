@@ -18,6 +18,10 @@ def builder() -> Builder:
     return found
 
 
+def is_tracing() -> bool:
+    return _builder.get() is not None
+
+
 @contextmanager
 def tracing(with_builder: Builder) -> Iterator[Builder]:
     token = _builder.set(with_builder)

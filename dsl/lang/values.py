@@ -1,5 +1,6 @@
 """The free functions of the language: elementwise functions, tiles of one number, `dot`, `pid`, `loop`."""
 
+import inspect
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias, cast
 
@@ -88,8 +89,12 @@ def where(condition: Operand, a: Operand, b: Operand) -> Expr:
 
 def dot(a: Expr, b: Expr, *, transpose_b: bool = False) -> Expr:
     """(M, K) @ (K, N), or with `transpose_b` (M, K) @ (N, K)^T -> f32 (M, N), summed in f32."""
-    if not isinstance(a, Expr) or not isinstance(b, Expr):
-        raise KernelError("dot takes two tiles; use * for a number")
+    for operand in (a, b):
+        if not isinstance(cast(object, operand), Expr):
+            kind = type(operand).__name__
+            raise KernelError(
+                f"dot takes two tiles, not {kind}; read windows of Refs, and use * for a number"
+            )
     same = a.dtype == b.dtype and a.dtype in FLOATS
     left, right = (a.value, b.value) if same else (lift(a, "f32"), lift(b, "f32"))
     return Expr(builder().dot(left, right, transpose_b))
@@ -99,7 +104,7 @@ def full(shape: tuple[int, int], value: Number, dtype: str = "f32") -> Expr:
     """A tile of one Python number; `shape` is static."""
     if dtype not in ("f32", "i32", "bool"):
         raise KernelError(f"full makes f32, i32 or bool tiles, not {dtype!r}")
-    if isinstance(cast(object, value), Expr):
+    if not isinstance(cast(object, value), bool | int | float | np.number | np.bool_):
         raise KernelError("full takes a Python number; write zeros(shape) + x to spread a traced scalar")
     return Expr(builder().full(static_shape(shape), value, dtype))  # type: ignore[arg-type]
 
@@ -124,15 +129,16 @@ def static_size(size: Any) -> int:
             "x.shape for the size, and mask the rest with where(tile.rows() < limit, ...)"
         )
     if not isinstance(size, int | np.integer) or isinstance(size, bool) or size < 1:
-        raise KernelError(f"a window's size is a Python int >= 1, not {size!r}")
+        divide = "; divide with //" if isinstance(size, float) else ""
+        raise KernelError(f"a window's size is a Python int >= 1, not {size!r}{divide}")
     return int(size)
 
 
 def pid(axis: int) -> Expr:
     """This program's coordinate on a grid axis, an i32 scalar."""
-    if isinstance(cast(object, axis), Expr):
+    if not isinstance(cast(object, axis), int | np.integer):
         raise KernelError("pid takes a Python int, the number of a grid axis")
-    return Expr(builder().pid(axis))
+    return Expr(builder().pid(int(axis)))
 
 
 def cdiv(a: Any, b: int) -> Any:
@@ -156,6 +162,8 @@ def loop(lo: Operand, hi: Operand, body: LoopBody, init: Any = (), *, max_trip: 
         if isinstance(bound, float):
             raise KernelError("a loop's bounds are integers; use // instead of /")
 
+    _check_loop(body, max_trip)
+
     def traced(j: Value, carries: tuple[Value, ...]) -> Sequence[Value]:
         given = tuple(Expr(carry) for carry in carries)
         result = body(Expr(j), given[0] if single else given)
@@ -167,7 +175,22 @@ def loop(lo: Operand, hi: Operand, body: LoopBody, init: Any = (), *, max_trip: 
     return finals[0] if single else finals
 
 
+def _check_loop(body: LoopBody, max_trip: object) -> None:
+    if max_trip is not None and (isinstance(max_trip, bool) or not isinstance(max_trip, int | np.integer)):
+        raise KernelError(
+            "max_trip is a Python int, the largest number of passes; the end itself may be data"
+        )
+    if not callable(body):
+        raise KernelError(f"a loop's body is a function (j, carry) -> carry, not {type(body).__name__}")
+    try:
+        inspect.signature(body).bind(None, None)
+    except TypeError:
+        raise KernelError("a loop's body takes two arguments, the index and the carry: (j, carry)") from None
+
+
 def _yielded(result: Any, single: bool, start: tuple[Value, ...]) -> tuple[Value, ...]:
+    if result is None:
+        raise KernelError("the loop's body returned nothing; return the carry for the next pass")
     if not single and not isinstance(result, tuple | list):
         raise KernelError(
             f"the loop started with {len(start)} carries and its body returned one value; return a tuple"

@@ -133,8 +133,9 @@ def _compared(
 
 def _unlike(kernel: Kernel, ref: RefType, expected: Array, found: Array) -> str | None:
     wanted, got = expected.astype(np.float64), found.astype(np.float64)
-    dtypes = [each.dtype for each in kernel.refs]
-    allowed = max(TOLERANCE.get(dtype, 0.0) for dtype in [*dtypes, "f32"])
+    stored = {each.dtype for each in kernel.refs}
+    passed = {value.dtype for op in walk(kernel.body) for value in op.results}  # such as f16 tiles for a dot
+    allowed = max(TOLERANCE.get(dtype, 0.0) for dtype in {*stored, *passed, "f32"})
     finite = wanted[np.isfinite(wanted)]
     scale = float(np.abs(finite).mean()) if finite.size else 1.0
     close = np.isclose(got, wanted, rtol=allowed, atol=allowed * max(scale, 1e-6), equal_nan=True)

@@ -1,0 +1,101 @@
+"""Emitters with one mistake each, and what the simulator says of the code that they write."""
+
+import importlib
+import sys
+import types
+from functools import lru_cache
+
+import numpy as np
+
+from dsl.lower import oracle
+from dsl.lower.c import emit, exchange, expressions, layout, lines, names, shared, windows
+from dsl.lower.c.dialects import CUDA
+from dsl.targets.sim.build import BuildError
+from dsl.targets.sim.run import Caught, simulate
+from tests.dsl.generate import STEPS, Recipe
+from tests.dsl.generate import specialised as of_recipe
+from tests.dsl.kernels.catalogue import CASES, specialised
+from tests.dsl.passes.mutator import mutants
+
+MODULES = (layout, windows, shared, exchange, emit, expressions, lines, names)
+PREFIX = "dsl.lower.c."
+KEPT = "dsl.lower.c.dialects"
+"""What the broken emitters share with the sound one: the dialects are values, compared by identity."""
+LIBRARY = (
+    *(
+        "softmax",
+        "matmul",
+        "layer_norm",
+        "kv_append",
+        "int4_matvec",
+        "round_to_int8",
+        "flash_attention of all",
+    ),
+    *("decode_attention windowed", "rope", "nearest"),
+)
+
+
+def load(mutant):
+    """The `emit` of an emitter in which one module has the mutant's mistake."""
+    saved = {name: found for name, found in sys.modules.items() if name.startswith(PREFIX) and name != KEPT}
+    package = sys.modules["dsl.lower.c"]
+    try:
+        for name in saved:
+            del sys.modules[name]
+        broken = types.ModuleType(mutant.module.__name__)
+        broken.__file__ = mutant.module.__file__
+        sys.modules[broken.__name__] = broken
+        exec(compile(mutant.tree, f"<mutant of {broken.__name__}>", "exec"), broken.__dict__)
+        return importlib.import_module("dsl.lower.c.emit").emit
+    finally:
+        for name in [name for name in sys.modules if name.startswith(PREFIX) and name != KEPT]:
+            del sys.modules[name]
+        for name, found in saved.items():
+            sys.modules[name] = found
+            setattr(package, name.removeprefix(PREFIX), found)
+
+
+@lru_cache(maxsize=1)
+def corpus():
+    """(kernel, arrays, the oracle's outputs, the sound source): all ops, ragged, in several warps."""
+    steps = list(STEPS)
+    recipes = [
+        Recipe(
+            7, 37, 5, 20, (3, -2, 30), tuple(steps[n : n + 8]), "f16", "f32", "f32", "i8", "i8", "i4", True
+        )
+        for n in range(0, len(steps), 8)
+    ]
+    cases = [specialised(CASES[name], CASES[name].telling and CASES[name].telling()) for name in LIBRARY]
+    found = []
+    for kernel, arrays in [*cases, *(of_recipe(recipe) for recipe in recipes)]:
+        expected = oracle.run(kernel, *arrays)
+        found.append((kernel, arrays, expected, emit.emit(kernel, CUDA).source))
+    return found
+
+
+def verdict(mutant):
+    """How a mistake shows, "says the same" when no kernel's source changes, or None when it passes."""
+    try:
+        broken = load(mutant)
+        changed = [
+            (kernel, arrays, expected, program)
+            for kernel, arrays, expected, source in corpus()
+            if (program := broken(kernel, CUDA)).source != source
+        ]
+    except Exception as error:
+        return f"raises {type(error).__name__}"
+    if not changed:
+        return "says the same"
+    for kernel, arrays, expected, program in changed[:5]:
+        try:
+            found = simulate(kernel, CUDA, program, arrays, (0, 1))
+        except (Caught, BuildError) as seen:
+            return str(seen)
+        for mine, theirs in zip(found, expected, strict=True):
+            if not np.allclose(np.asarray(mine, np.float64), theirs, rtol=5e-3, atol=5e-3):
+                return "wrong numbers"
+    return None
+
+
+def all_mutants():
+    return [each for module in MODULES for each in mutants(module)]
