@@ -16,8 +16,11 @@ from engine.generate.loop import Generator
 from engine.generate.model import DecoderStepModel
 from engine.generate.request import Completion, GenerationRequest, Piece, SamplingParams
 from engine.models import decoder, encoder
-from engine.protocols import EmbeddingCache, Float32, Progress
+from engine.protocols import EmbeddingCache, Float32, Progress, Role
 from engine.registry import resolve
+from engine.rerank.bi_encoder import rank_by_vectors
+from engine.rerank.cross_encoder import CrossEncoder
+from engine.rerank.ranking import Ranking
 from engine.text.prompt import encode_chat
 from engine.text.template import ChatTemplate
 from engine.text.tokenizer import Tokenizer
@@ -26,11 +29,13 @@ from engine.weights.checkpoint import Checkpoint, Kind, checkpoint_kind, load_ch
 
 DEFAULT_MAX_CONTEXT = 2048
 
+_KINDS = {"decoder": "a chat model", "encoder": "an embedding model", "reranker": "a reranker"}
+
 Inputs = jax.Array | Mapping[str, jax.Array]
 
 
 class Engine:
-    """A model from a checkpoint: a chat model generates, an embedding model embeds.
+    """A model from a checkpoint: a chat model generates, an embedding model embeds, a reranker ranks.
 
     Thread-safe. A chat model's device state belongs to one scheduler thread, started on first use;
     `close()` ends it.
@@ -38,6 +43,7 @@ class Engine:
         eng = Engine.load("smollm2-135m-instruct", quant="int8")
         print(eng.chat([{"role": "user", "content": "Hi"}], seed=7).text)
         vectors = Engine.load("all-minilm-l6-v2").embed(["a text"])     # (1, 384) unit float32
+        best = Engine.load("bge-reranker-base").rerank("what?", texts).results[0].index
         logits = eng.model(eng.params, tokens)                          # pure: jit, grad, vmap it
     """
 
@@ -62,6 +68,7 @@ class Engine:
         self._lock = threading.Lock()
         self._generator: Generator | None = None
         self._embedder: TextEmbedder | None = None
+        self._reranker: CrossEncoder | None = None
 
     @classmethod
     def load(
@@ -77,7 +84,7 @@ class Engine:
         """Loads an alias, a folder in Hugging Face layout, or a .gguf file.
 
         Args:
-            quant: weights in memory; by default int8 for chat models and f32 for embedding models.
+            quant: weights in memory; by default int8 for chat models and f32 for the others.
             max_slots: chats that decode together.
             max_context: most tokens of one chat; at most what the model was made for.
             max_queue: chats that may wait for a slot.
@@ -116,18 +123,22 @@ class Engine:
 
         Args:
             params: `self.params`, or any pytree like it.
-            inputs: token ids (batch, seq), or a mapping with `input_ids` and, for encoders,
-                `attention_mask` (1 = token, 0 = padding; all ones when left out).
+            inputs: token ids (batch, seq), or a mapping with `input_ids` and, for encoders and
+                rerankers, `attention_mask` (1 = token, 0 = padding; all ones when left out) and
+                `token_type_ids` (which text of a pair; all zeros when left out).
 
         Returns:
-            Logits (batch, seq, vocab) of a decoder; last hidden states (batch, seq, embed) of an encoder.
+            Logits (batch, seq, vocab) of a decoder; last hidden states (batch, seq, embed) of an
+            encoder; logits (batch, 1) of a reranker.
         """
         ids = jnp.asarray(inputs["input_ids"] if isinstance(inputs, Mapping) else inputs)
         if isinstance(self.config, decoder.DecoderConfig):
             return decoder.forward(params, self.config, ids)
-        mask = inputs.get("attention_mask") if isinstance(inputs, Mapping) else None
+        others = inputs if isinstance(inputs, Mapping) else {}
+        mask, types = others.get("attention_mask"), others.get("token_type_ids")
         mask = jnp.ones_like(ids) if mask is None else jnp.asarray(mask)
-        return encoder.hidden_states(params, self.config, ids, mask)
+        run = encoder.scores if self.kind == "reranker" else encoder.hidden_states
+        return run(params, self.config, ids, mask, types)
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -139,7 +150,7 @@ class Engine:
     def generator(self) -> Generator:
         """The scheduler of this chat model. Raises UnsupportedInput for other models."""
         if not isinstance(self.config, decoder.DecoderConfig):
-            raise UnsupportedInput(f"{self.name} is an embedding model: it cannot chat", param="model")
+            raise UnsupportedInput(f"{self.name} is {_KINDS[self.kind]}: it cannot chat", param="model")
         with self._lock:
             if self._generator is None:
                 model = DecoderStepModel(
@@ -189,22 +200,53 @@ class Engine:
     def embedder(self) -> TextEmbedder:
         """The embedder of this embedding model. Raises UnsupportedInput for other models."""
         if self.kind != "encoder":
-            raise UnsupportedInput(f"{self.name} is a chat model: it cannot embed", param="model")
+            raise UnsupportedInput(f"{self.name} is {_KINDS[self.kind]}: it cannot embed", param="model")
         with self._lock:
             if self._embedder is None:
                 self._embedder = TextEmbedder(self.checkpoint, self._cache)
             return self._embedder
 
-    def embed(self, texts: Sequence[str], *, progress: Progress | None = None) -> Float32:
-        """Unit vectors (len(texts), dim), in the order given."""
-        return self.embedder.embed(texts, progress=progress)
+    def embed(
+        self, texts: Sequence[str], *, role: Role | None = None, progress: Progress | None = None
+    ) -> Float32:
+        """Unit vectors (len(texts), dim), in the order given.
+
+        `role` says what the texts are to a search, for models that want a prompt before each (E5, BGE).
+        """
+        return self.embedder.embed(texts, role=role, progress=progress)
+
+    @property
+    def reranker(self) -> CrossEncoder:
+        """The cross-encoder of this reranker. Raises UnsupportedInput for other models."""
+        if self.kind != "reranker":
+            raise UnsupportedInput(f"{self.name} is {_KINDS[self.kind]}: it has no reranker", param="model")
+        with self._lock:
+            if self._reranker is None:
+                self._reranker = CrossEncoder(self.checkpoint)
+            return self._reranker
+
+    def rerank(self, query: str, documents: Sequence[str], *, top_n: int | None = None) -> Ranking:
+        """The documents, or the best `top_n`, by how well they answer the query.
+
+        A reranker reads each beside the query. An embedding model compares their vectors, and the
+        ranking's `scoring` says so: what a vector search has found it cannot put into a better order.
+
+        Raises:
+            InvalidRequest: an empty query or too many documents.
+            UnsupportedInput: a chat model.
+        """
+        if self.kind == "encoder":
+            return rank_by_vectors(self.embedder, query, documents, top_n=top_n)
+        return self.reranker.rank(query, documents, top_n=top_n)
 
     def warm(self, progress: Progress | None = None) -> None:
         """Compiles what requests will need, or reads it from the compile cache."""
         if self.kind == "decoder":
             self.generator.warm(progress)
+        elif self.kind == "encoder":
+            self.embedder.warm(progress)
         else:
-            self.embedder.warm(progress=progress)
+            self.reranker.warm(progress)
 
     def close(self) -> None:
         """Ends all streams and the scheduler thread. Idempotent."""

@@ -6,7 +6,7 @@ language models satisfy `Embedder` and `TextGenerator`, and `serve.runtime` join
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 Float32 = NDArray[np.float32]
 Progress = Callable[[int, int], None]
 """Called with (done, total) as long work advances."""
+Role: TypeAlias = Literal["query", "document"]
+"""What a text is to a search. Some embedding models want another prompt before each."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,9 @@ class Embedder(Protocol):
     def model_id(self) -> str:
         """Name and content hash of the checkpoint: vectors with different ids never mix."""
 
-    def embed(self, texts: Sequence[str], *, progress: Progress | None = None) -> Float32:
+    def embed(
+        self, texts: Sequence[str], *, role: Role | None = None, progress: Progress | None = None
+    ) -> Float32:
         """Unit vectors (len(texts), dim) in the order given."""
 
     def token_spans(self, text: str) -> list[tuple[int, int]]:

@@ -32,6 +32,7 @@ from serve.routes import (
     health,
     metrics,
     models,
+    rerank,
     system,
 )
 from serve.routes.openapi import openapi_route
@@ -48,6 +49,7 @@ _API: tuple[Sequence[Route], ...] = (
     chat.ROUTES,
     completions.ROUTES,
     embeddings.ROUTES,
+    rerank.ROUTES,
     documents.ROUTES,
     ask.ROUTES,
     system.ROUTES,

@@ -42,6 +42,7 @@ class Settings:
         "int8", "weights of the chat model in memory: f32, int8 or int4"
     )
     embedding_model: str = _setting("all-minilm-l6-v2", "alias or folder of the embedding model")
+    rerank_model: str = _setting("", "alias or folder of the reranker; empty for none")
     max_slots: int = _setting(4, "chats that decode together; more wait in the queue")
     max_context: int = _setting(2048, "most tokens of one chat, prompt and reply together")
     max_queue: int = _setting(64, "chats that may wait for a slot; more are refused with 503")

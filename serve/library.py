@@ -74,7 +74,8 @@ class Library:
                 return self._records[document_id]
             parsed = parse_document(name, data, limits=limits or ParseLimits())
             passages = chunk_pages(parsed, document_id, self._embedder.token_spans)
-            vectors = self._embedder.embed([passage.text for passage in passages], progress=progress)
+            texts = [passage.text for passage in passages]
+            vectors = self._embedder.embed(texts, role="document", progress=progress)
             for rows in _batches(len(passages)):
                 self._write_passages(passages[rows], vectors[rows])
             record = DocumentRecord(

@@ -8,6 +8,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,7 +16,7 @@ from engine import Engine
 from engine.documents.answer import Answer
 from engine.documents.limits import ParseLimits
 from engine.documents.qa import DocumentQA
-from engine.errors import ModelNotFound, UnsupportedInput
+from engine.errors import FeatureDisabled, ModelNotFound, UnsupportedInput
 from engine.protocols import Progress
 from engine.registry import cache_dir
 from serve.config import Settings
@@ -23,7 +24,7 @@ from serve.library import DocumentRecord, Library
 from stores import Database
 from stores.cache.embeddings import EmbeddingTable
 
-ModelKind = Literal["chat", "embedding"]
+ModelKind = Literal["chat", "embedding", "rerank"]
 Stage = Callable[[str, int, int], None]
 """Called with (what is being done, done, total) while the runtime starts."""
 
@@ -42,14 +43,22 @@ class Runtime:
     """The models and documents of one process. Thread-safe; `close()` ends it.
 
     `chat` may be None: then answers are extractive only and chat is refused as an unknown model.
+    Without a `reranker` documents are ranked only by an embedding model that the request names.
     """
 
     def __init__(
-        self, settings: Settings, *, chat: Engine | None, embedding: Engine, database: Database
+        self,
+        settings: Settings,
+        *,
+        chat: Engine | None,
+        embedding: Engine,
+        database: Database,
+        reranker: Engine | None = None,
     ) -> None:
         self.settings = settings
         self._chat = chat
         self._embedding = embedding
+        self._reranker = reranker
         self._database = database
         self._started = int(time.time())
         self._scratch: Path | None = None
@@ -90,7 +99,12 @@ class Runtime:
                 max_queue=settings.max_queue,
             )
             _expect(chat, "decoder", settings.chat_model, "chat_model")
-        return cls(settings, chat=chat, embedding=embedding, database=database)
+        reranker = None
+        if settings.rerank_model:
+            report(f"load {settings.rerank_model}", 0, 1)
+            reranker = Engine.load(settings.rerank_model)
+            _expect(reranker, "reranker", settings.rerank_model, "rerank_model")
+        return cls(settings, chat=chat, embedding=embedding, reranker=reranker, database=database)
 
     @classmethod
     def ephemeral(
@@ -109,14 +123,17 @@ class Runtime:
     def warm(self, stage: Stage | None = None) -> None:
         """Compiles the programs requests will need and marks the runtime ready."""
         report = stage or (lambda what, done, total: None)
-        self._embedding.warm(lambda done, total: report(f"warm {self._embedding.name}", done, total))
-        chat = self._chat
-        if chat is not None:
-            chat.warm(lambda done, total: report(f"warm {chat.name}", done, total))
+        for engine in (self._embedding, self._chat, self._reranker):
+            if engine is not None:
+                engine.warm(partial(report, f"warm {engine.name}"))
         self.ready = True
 
     def models(self) -> list[ModelInfo]:
-        loaded: list[tuple[Engine | None, ModelKind]] = [(self._chat, "chat"), (self._embedding, "embedding")]
+        loaded: list[tuple[Engine | None, ModelKind]] = [
+            (self._chat, "chat"),
+            (self._embedding, "embedding"),
+            (self._reranker, "rerank"),
+        ]
         return [ModelInfo(engine.name, kind, self._started) for engine, kind in loaded if engine is not None]
 
     def chat_engine(self, name: str) -> Engine:
@@ -126,6 +143,24 @@ class Runtime:
     def embedding_engine(self, name: str) -> Engine:
         """The embedding model of that name. Raises ModelNotFound, or UnsupportedInput for another kind."""
         return self._engine(name, self._embedding, "embedding")
+
+    def rerank_engine(self, name: str | None) -> Engine:
+        """The model that ranks: the reranker, or the embedding model if it is asked for by name.
+
+        Raises:
+            FeatureDisabled: no name is given and no reranker is configured.
+            ModelNotFound, UnsupportedInput: as `chat_engine`.
+        """
+        if name == self._embedding.name:
+            return self._embedding
+        if name is not None:
+            return self._engine(name, self._reranker, "rerank")
+        if self._reranker is None:
+            raise FeatureDisabled(
+                "no reranker is configured: set rerank_model to one, or name the embedding model "
+                f'("model": "{self._embedding.name}") to rank by the likeness of vectors alone'
+            )
+        return self._reranker
 
     def ingest(self, name: str, data: bytes, *, progress: Progress | None = None) -> DocumentRecord:
         limits = ParseLimits(max_bytes=self.settings.max_upload_bytes)
@@ -157,7 +192,7 @@ class Runtime:
     def close(self) -> None:
         """Ends streams, closes the database. Idempotent."""
         self.ready = False
-        for engine in (self._chat, self._embedding):
+        for engine in (self._chat, self._embedding, self._reranker):
             if engine is not None:
                 engine.close()
         self._database.close()

@@ -106,7 +106,7 @@ def gather(
     found = list(best.values())
     if not found:
         return Evidence([], pages)
-    similarity = embedder.embed([sentence.reading for sentence, _ in found]) @ vector
+    similarity = embedder.embed([sentence.reading for sentence, _ in found], role="document") @ vector
     return Evidence(_features(question, found, similarity, pages), pages)
 
 

@@ -73,7 +73,7 @@ class DocumentQA:
             InvalidRequest: the question is empty or longer than 2,000 characters, or k is not positive.
         """
         question = _checked(question, k)
-        vector = self._embedder.embed([question])[0]
+        vector = self._embedder.embed([question], role="query")[0]
         passages = self._retriever.retrieve(vector, question, k=k, document_ids=document_ids)
         evidence = gather(question, vector, passages, self._pages, self._embedder)
         citations = cite(evidence)

@@ -9,16 +9,14 @@ from functools import partial
 import jax
 import numpy as np
 
+from engine.batches import length_batches, padded, padding_mask
 from engine.errors import BadCheckpoint, UnsupportedModel
 from engine.models import encoder
 from engine.models.encoder_config import EncoderConfig
 from engine.ops.jit import compile
-from engine.protocols import EmbeddingCache, Float32, Progress
-from engine.shapes import BATCH_BUCKETS, bucket, sequence_buckets
+from engine.protocols import EmbeddingCache, Float32, Progress, Role
+from engine.shapes import sequence_buckets
 from engine.weights.checkpoint import Checkpoint
-
-_BATCH_TOKENS = 4096
-"""Padded tokens of one batch at most: on a CPU larger ones are no faster and hold more memory."""
 
 _USUAL = ((1, 16), (1, 32), (1, 64), (32, 16), (32, 32), (32, 64), (32, 128))
 """(batch, sequence) buckets of a question, of sentences and of passages."""
@@ -55,6 +53,7 @@ class TextEmbedder:
         self.model_id = f"{checkpoint.name}:{checkpoint.quant}@{checkpoint.identity}"
         self._tokenizer = checkpoint.tokenizer
         self._params = checkpoint.params
+        self._prompts = checkpoint.prompts
         self._cache = cache
         self._buckets = sequence_buckets(self.config.max_seq_length)
         # Nothing is expanded from float32 weights, and XLA's default scheduler is then up to a fifth faster.
@@ -70,14 +69,24 @@ class TextEmbedder:
     def max_seq_length(self) -> int:
         return self.config.max_seq_length
 
-    def embed(self, texts: Sequence[str], *, progress: Progress | None = None) -> Float32:
-        """Unit vectors (len(texts), dim) in the order given."""
-        return self.embed_counted(texts, progress=progress).vectors
+    def embed(
+        self, texts: Sequence[str], *, role: Role | None = None, progress: Progress | None = None
+    ) -> Float32:
+        """Unit vectors (len(texts), dim) in the order given; `role` as in `prompted`."""
+        return self.embed_counted(texts, role=role, progress=progress).vectors
 
-    def embed_counted(self, texts: Sequence[str], *, progress: Progress | None = None) -> Embedded:
-        """As `embed`, with the number of tokens of each text."""
+    def prompted(self, texts: Sequence[str], role: Role | None = None) -> list[str]:
+        """The texts as the model reads them: after the prompt that its configuration has for the role."""
+        prompt = self._prompts.of(role)
+        return [prompt + text for text in texts]
+
+    def embed_counted(
+        self, texts: Sequence[str], *, role: Role | None = None, progress: Progress | None = None
+    ) -> Embedded:
+        """As `embed`, with the number of tokens of each text, its prompt's included."""
         if not texts:
             return Embedded(np.zeros((0, self.dim), np.float32), ())
+        texts = self.prompted(texts, role)
         rows = self._tokenizer.encode_batch(texts, add_special=True, max_length=self.max_seq_length)
         first_of = {text: i for i, text in reversed(list(enumerate(texts)))}
         vectors = np.zeros((len(texts), self.dim), np.float32)
@@ -126,25 +135,14 @@ class TextEmbedder:
         return missing
 
     def _batches(self, rows: list[list[int]], indices: list[int]) -> Iterator[list[int]]:
-        """Indices in batches of one sequence bucket each, shortest first."""
-        ordered = sorted(indices, key=lambda i: len(rows[i]))
-        while ordered:
-            length = bucket(len(rows[ordered[0]]), self._buckets)
-            most = max(1, min(BATCH_BUCKETS[-1], _BATCH_TOKENS // length))
-            fitting = sum(len(rows[i]) <= length for i in ordered[:most])
-            yield ordered[:fitting]
-            ordered = ordered[fitting:]
+        for batch in length_batches([len(rows[i]) for i in indices], self._buckets):
+            yield [indices[place] for place in batch]
 
     def _run(self, rows: list[list[int]]) -> Float32:
         """Unit vectors (len(rows), dim) of token rows of at most max_seq_length."""
-        length = bucket(max(map(len, rows)), self._buckets)
-        ids = np.full((bucket(len(rows), BATCH_BUCKETS), length), self._tokenizer.pad_id or 0, np.int32)
-        mask = np.zeros_like(ids)
-        for i, row in enumerate(rows):
-            ids[i, : len(row)] = row
-            mask[i, : len(row)] = 1
+        ids = padded(rows, self._buckets, self._tokenizer.pad_id or 0)
         with self._device:
-            vectors = np.asarray(self._program(self._params, ids, mask))
+            vectors = np.asarray(self._program(self._params, ids, padding_mask(rows, ids.shape)))
         return vectors[: len(rows)]
 
     def _key(self, text: str) -> str:

@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,14 @@ _PROBE = "a B-1 é\u3042\U0010ffff"
 """Encoded once at load: some damage shows only at the first word or the first unknown character."""
 
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
+
+
+@dataclass(frozen=True)
+class TextPair:
+    """Two texts as one sequence; `types` says of each token which text it is of, 0 or 1."""
+
+    ids: list[int]
+    types: list[int]
 
 
 class Tokenizer:
@@ -102,6 +111,24 @@ class Tokenizer:
             encodings = [inner.post_process(encoding) for encoding in encodings]
         return [encoding.ids for encoding in encodings]
 
+    def encode_pairs(self, first: str, seconds: Sequence[str], *, max_length: int) -> list[TextPair]:
+        """`first` with each of `seconds`, the special tokens around and between, at most `max_length` ids.
+
+        Where a pair is too long, the longer text is cut, then both to the same length.
+        """
+        inner = self._plain
+        room = max(max_length - inner.num_special_tokens_to_add(True), 0)
+        valid = [_valid(second) for second in seconds]
+        firsts = inner.encode_batch([_valid(first)] * len(valid), add_special_tokens=False)
+        pairs = []
+        for one, two in zip(firsts, inner.encode_batch(valid, add_special_tokens=False), strict=True):
+            shares = _shares(len(one.ids), len(two.ids), room)
+            one.truncate(shares[0])
+            two.truncate(shares[1])
+            joined = inner.post_process(one, two)
+            pairs.append(TextPair(joined.ids, joined.type_ids))
+        return pairs
+
     def spans(self, text: str) -> list[tuple[int, int]]:
         """The half-open character range of `text` behind each token of `encode(text)`."""
         spans: list[tuple[int, int]] = self._plain.encode(_valid(text), add_special_tokens=False).offsets
@@ -129,6 +156,17 @@ class Tokenizer:
     @cached_property
     def _added_ids(self) -> frozenset[int]:
         return frozenset(self._parsing.get_added_tokens_decoder())
+
+
+def _shares(first: int, second: int, room: int) -> tuple[int, int]:
+    """How many tokens of each text stay: the longer gives way; two long ones share the room evenly."""
+    shorter = min(first, second)
+    if first + second <= room:
+        return first, second
+    if 2 * shorter >= room:
+        kept = (room // 2, room - room // 2)
+        return kept if first <= second else kept[::-1]
+    return (first, room - first) if first <= second else (room - second, second)
 
 
 def _valid(text: str) -> str:

@@ -22,7 +22,7 @@ from engine.weights.gguf_container import GgufFile
 from engine.weights.gguf_split import first_part, read_gguf_parts
 from engine.weights.identity import content_identity
 from engine.weights.names import ENCODER_HEADS
-from engine.weights.pooling import sentence_settings
+from engine.weights.pooling import Prompts, sentence_prompts, sentence_settings
 from engine.weights.safetensors import INDEX, SINGLE, SafetensorsSource
 from engine.weights.source import TensorSource
 
@@ -45,6 +45,7 @@ class Checkpoint:
         tokenizer: None where the folder has no tokenizer.json: token ids only.
         chat_template: Jinja source, untrusted; None where the model has none.
         eos_ids: tokens that end a reply, as the model's configuration lists them; may be empty.
+        prompts: what an embedding model wants before a query or a document; none for most.
         identity: 32 hex digits of the content; see `identity.content_identity`.
 
     Example:
@@ -63,6 +64,7 @@ class Checkpoint:
     tokenizer: "Tokenizer | None" = None
     chat_template: str | None = None
     eos_ids: tuple[int, ...] = ()
+    prompts: Prompts = Prompts()
 
     def __post_init__(self) -> None:
         # JAX clamps an id out of range, so a foreign tokenizer would give wrong vectors in silence.
@@ -153,6 +155,7 @@ def _from_folder(folder: Path, quant: Quant) -> Checkpoint:
         tokenizer=tokenizer_from_folder(folder),
         chat_template=_folder_template(folder),
         eos_ids=_eos_ids(folder, values),
+        prompts=sentence_prompts(folder) if isinstance(config, EncoderConfig) else Prompts(),
     )
 
 
@@ -168,7 +171,8 @@ def _hf_config(folder: Path, values: dict[str, Any]) -> DecoderConfig | EncoderC
 
 
 def _settings_files(folder: Path) -> list[Path]:
-    files = ("config.json", "tokenizer.json", "modules.json", "sentence_bert_config.json")
+    sentence = ("modules.json", "sentence_bert_config.json", "config_sentence_transformers.json")
+    files = ("config.json", "tokenizer.json", *sentence)
     return [*(folder / name for name in files), *sorted(folder.glob("*_Pooling/config.json"))]
 
 

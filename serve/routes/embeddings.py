@@ -31,7 +31,8 @@ TokenIds = list[Annotated[int, Field(ge=0, le=2**31 - 1)]]
 
 
 class EmbeddingRequest(BaseModel):
-    """`truncate` is ours: cut a text that is too long instead of refusing it."""
+    """Ours are `truncate`, which cuts a text that is too long instead of refusing it, and `input_type`,
+    which says what the texts are to a search, for models that want a prompt before each."""
 
     model_config = ConfigDict(strict=True, extra="ignore")
 
@@ -40,6 +41,7 @@ class EmbeddingRequest(BaseModel):
     encoding_format: Literal["float", "base64"] = "float"
     dimensions: int | None = None
     truncate: bool = False
+    input_type: Literal["query", "document"] | None = None
 
     def items(self) -> Sequence[str | list[int]]:
         """The inputs as a list of texts or of token lists, none of them empty.
@@ -65,7 +67,7 @@ async def embeddings(request: Request) -> Response:
     engine = services.runtime.embedding_engine(body.model or services.settings.embedding_model)
     items = body.items()
     began = time.perf_counter()
-    work = services.heavy.run(_embed, engine, items, body.dimensions, body.truncate)
+    work = services.heavy.run(_embed, engine, items, body)
     vectors, tokens = await attend(request, services.drain, work)
     services.metrics.stage("embed", time.perf_counter() - began)
     services.metrics.tokens(tokens, 0)
@@ -74,16 +76,14 @@ async def embeddings(request: Request) -> Response:
     return Response(content, media_type="application/json")
 
 
-def _embed(
-    engine: "Engine", items: Sequence[str | list[int]], dimensions: int | None, truncate: bool
-) -> tuple[Float32, int]:
+def _embed(engine: "Engine", items: Sequence[str | list[int]], body: EmbeddingRequest) -> tuple[Float32, int]:
     """Vectors (len(items), dim) and how many tokens were read.
 
     Raises:
         InvalidRequest: `dimensions` is not the model's; a token id it does not have.
         ContextLengthExceeded: a text has more tokens than the model reads.
     """
-    if dimensions not in (None, engine.embedder.dim):
+    if body.dimensions not in (None, engine.embedder.dim):
         raise InvalidRequest(
             f"dimensions must be {engine.embedder.dim}, the model's own; shorter vectors of it mean nothing",
             param="dimensions",
@@ -91,16 +91,19 @@ def _embed(
     texts = [
         item if isinstance(item, str) else _text_of(engine, item, index) for index, item in enumerate(items)
     ]
-    lengths = [len(ids) for ids in engine.tokenizer.encode_batch(texts, add_special=True)]
+    read = engine.embedder.prompted(texts, body.input_type)
+    lengths = [len(ids) for ids in engine.tokenizer.encode_batch(read, add_special=True)]
     longest = max(lengths)
-    if longest > engine.max_context and not truncate:
+    if longest > engine.max_context and not body.truncate:
         place = f"input[{lengths.index(longest)}]"
         raise ContextLengthExceeded(
             f"{place} has {longest} tokens; {engine.name} reads {engine.max_context}. "
             "Cut the text into passages, or send truncate: true to embed its beginning.",
             param="input",
         )
-    return engine.embed(texts), sum(min(length, engine.max_context) for length in lengths)
+    return engine.embed(texts, role=body.input_type), sum(
+        min(length, engine.max_context) for length in lengths
+    )
 
 
 def _text_of(engine: "Engine", item: list[int], index: int) -> str:

@@ -1,3 +1,5 @@
+import json
+import shutil
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -144,3 +146,14 @@ def test_models_that_cannot_embed_are_refused():
         TextEmbedder(load_checkpoint(PARITY / "llama_gqa_tied"))
     with pytest.raises(BadCheckpoint, match=r"tokenizer\.json"):
         TextEmbedder(load_checkpoint(PARITY / "bert_minilm"))
+
+
+def test_prompts_of_the_folder_are_put_before_queries_and_documents(minilm_path, tmp_path):
+    folder = Path(shutil.copytree(minilm_path, tmp_path / "prompted"))
+    settings = {"prompts": {"query": "query: ", "passage": "passage: "}, "default_prompt_name": None}
+    (folder / "config_sentence_transformers.json").write_text(json.dumps(settings))
+    prompted, plain = (TextEmbedder(load_checkpoint(path)) for path in (folder, minilm_path))
+    for role, written in (("query", "query: a dog"), ("document", "passage: a dog"), (None, "a dog")):
+        np.testing.assert_array_equal(prompted.embed(["a dog"], role=role), plain.embed([written]))
+        np.testing.assert_array_equal(plain.embed(["a dog"], role=role), plain.embed(["a dog"]))
+    assert prompted.model_id != plain.model_id

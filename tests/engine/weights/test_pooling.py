@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from engine.errors import BadCheckpoint, UnsupportedModel
-from engine.weights.pooling import SentenceSettings, sentence_settings
+from engine.weights.pooling import SentenceSettings, sentence_prompts, sentence_settings
 
 
 def write(folder: Path, modules: object = None, pooling: object = None, sentence: object = None) -> Path:
@@ -76,4 +76,35 @@ def test_damaged_modules_are_refused(tmp_path, listed):
 def test_a_length_of_nonsense_is_refused(tmp_path):
     write(tmp_path, sentence={"max_seq_length": -1})
     with pytest.raises(BadCheckpoint, match="max_seq_length"):
+        sentence_settings(tmp_path)
+
+
+def test_a_default_prompt_stands_in_for_roles_without_one(tmp_path):
+    settings = {"prompts": {"query": "q: ", "all": "text: "}, "default_prompt_name": "all"}
+    (tmp_path / "config_sentence_transformers.json").write_text(json.dumps(settings))
+    prompts = sentence_prompts(tmp_path)
+    assert [prompts.of(role) for role in ("query", "document", None)] == ["q: ", "text: ", "text: "]
+
+
+@pytest.mark.parametrize(
+    "settings", [{"prompts": {"query": 3}}, {"default_prompt_name": "query"}, {"prompts": []}]
+)
+def test_damaged_prompts_are_refused(tmp_path, settings):
+    (tmp_path / "config_sentence_transformers.json").write_text(json.dumps(settings))
+    with pytest.raises(BadCheckpoint, match="prompt"):
+        sentence_prompts(tmp_path)
+
+
+def test_the_tokenizers_own_limit_holds_where_no_other_is_given(tmp_path):
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"model_max_length": 300}))
+    assert sentence_settings(tmp_path).max_seq_length == 300
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"model_max_length": 10**30}))
+    assert sentence_settings(tmp_path).max_seq_length is None
+    (tmp_path / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": 200}))
+    assert sentence_settings(tmp_path).max_seq_length == 200
+
+
+def test_pooling_without_the_prompt_is_refused(tmp_path):
+    write(tmp_path, modules("Transformer", "Pooling"), {"pooling_mode": "mean", "include_prompt": False})
+    with pytest.raises(UnsupportedModel, match="include_prompt"):
         sentence_settings(tmp_path)
