@@ -13,6 +13,8 @@ def load(w: Writer, op: Load) -> None:
     value = op.result
     base = base_of(w, op.ref, op.index, value.id)
     w.bases[value.id] = base
+    if value.id in w.in_place:
+        return
     packed = base.window.ref.dtype in NIBBLES
     groups = packed and whole_groups(w.facts, base.window.ref, op.index)
     if value.is_scalar:

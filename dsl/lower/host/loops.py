@@ -18,8 +18,9 @@ def carry(w: Writer, carry: Value, init: Value) -> None:
 
 
 def advance(w: Writer, op: Loop) -> None:
-    """Carries take the values yielded; each in place once no other yield still reads it."""
-    left = [(c, y) for c, y in zip(op.carries, op.yields, strict=True) if c != y]
+    """Carries take the values yielded, but for hidden ones; each once no other yield still reads it."""
+    pairs = zip(op.carries, op.yields, strict=True)
+    left = [(c, y) for c, y in pairs if c != y and y.id not in w.hidden]
     while left:
         ready = next((pair for pair in left if not _read_by_others(w, pair, left)), None)
         if ready is None:

@@ -9,6 +9,7 @@ from dsl.lower.host.dots import dot
 from dsl.lower.host.loads import load
 from dsl.lower.host.loops import advance, carry
 from dsl.lower.host.reduces import reduce
+from dsl.lower.host.running import add, begin, end, row_sums
 from dsl.lower.host.stores import write
 from dsl.lower.host.writer import Writer
 
@@ -20,6 +21,8 @@ def block(w: Writer, body: Iterable[Op]) -> None:
 
 
 def emit_op(w: Writer, op: Op) -> None:
+    if op.results and op.results[0].id in w.hidden:
+        return
     match op:
         case Loop():
             loop(w, op)
@@ -59,13 +62,19 @@ def scalar(w: Writer, op: Op, value: Value) -> None:
 
 
 def loop(w: Writer, op: Loop) -> None:
+    sums = row_sums(w, op)
+    begin(w, sums)
+    apart = {each.carry for each in sums}
     for value, final, init in zip(op.carries, op.finals, op.init, strict=True):
-        carry(w, value, init)
-        w.arrays[final.id] = w.arrays[value.id]
+        if value not in apart:
+            carry(w, value, init)
+            w.arrays[final.id] = w.arrays[value.id]
     lo, hi = w.arrays[op.lo.id], w.arrays[op.hi.id]
     most = "" if op.max_trip is None else f" && s{op.induction.id} < {lo} + {op.max_trip}L"
     head = f"for (int s{op.induction.id} = {lo}; s{op.induction.id} < {hi}{most}; s{op.induction.id}++)"
     w.arrays[op.induction.id] = f"s{op.induction.id}"
     with w.braces(head):
         block(w, op.body)
+        add(w, sums)
         advance(w, op)
+    end(w, sums)

@@ -33,8 +33,9 @@ class Writer:
     """Lines of C++ and where values live.
 
     Attributes: `refs` maps Refs to their pointers; `arrays` a value's id to the array or scalar that holds
-    it; `lazy` the ids of deferred ops to the op; `bases` loads to where they read. Axes in `trusted` need no
-    guard in this version; `scratch` counts the bytes of tiles that are not on the stack.
+    it; `lazy` the ids of deferred ops to the op; `bases` loads to where they read. Values in `hidden` are not
+    computed on their own, and loads in `in_place` never get an array: see `running`. Axes in `trusted` need
+    no guard in this version; `scratch` counts the bytes of tiles that are not on the stack.
     """
 
     def __init__(self, kernel: Kernel, facts: Ranges, trusted: Trusted, refs: dict[str, str]) -> None:
@@ -46,6 +47,8 @@ class Writer:
         self.arrays: dict[int, str] = {}
         self.lazy: dict[int, Op] = {}
         self.bases: dict[int, Base] = {}
+        self.hidden: set[int] = set()
+        self.in_place: set[int] = set()
         self.scratch = 0
         self.lines: list[str] = []
         self.depth = 1
