@@ -2,33 +2,24 @@
 
 from dsl.lang.arguments import Output, like
 from dsl.lang.errors import KernelError
-from dsl.lang.kernel import Tuning, kernel
+from dsl.lang.kernel import kernel
 from dsl.lang.refs import Ref, tile
-from dsl.lang.values import Expr, abs_, cdiv, pid, round_, where
+from dsl.lang.values import abs_, cdiv, pid, round_, where
 
 GROUP = 32
-
-
-def _groups(x: Ref) -> Output:
-    return like(x, shape=(x.shape[0], x.shape[1] // GROUP), dtype="f32")
 
 
 def _outputs(x: Ref) -> list[Output]:
     if x.shape[1] % GROUP:
         raise KernelError(f"groups are of {GROUP} columns and x has {x.shape[1]}; pad it with zeros")
-    return [like(x, dtype="i8"), _groups(x)]
+    return [like(x, dtype="i8"), like(x, shape=(x.shape[0], x.shape[1] // GROUP), dtype="f32")]
 
 
-def _rounded(t: Expr) -> tuple[Expr, Expr]:
-    """A group's rows in steps (i32), and the length of a step."""
-    step = abs_(t).max(1) / 127.0
-    return round_(t / where(step == 0.0, 1.0, step)).i32, step
-
-
-TUNE: Tuning = {"xla": lambda x: {"BM": x.shape[0]}, "cpu": lambda x: {"BM": min(8, x.shape[0])}}
-
-
-@kernel(grid=lambda x, BM: (cdiv(x.shape[0], BM), x.shape[1] // GROUP), out=_outputs, tune=TUNE)
+@kernel(
+    grid=lambda x, BM: (cdiv(x.shape[0], BM), x.shape[1] // GROUP),
+    out=_outputs,
+    tune={"xla": lambda x: {"BM": x.shape[0]}, "cpu": lambda x: {"BM": min(8, x.shape[0])}},
+)
 def round_to_int8(x: Ref, o: Ref, scale: Ref, *, BM: int = 8) -> None:
     """x = scale[r, c // 32] * o[r, c] to within half a step, the greatest of each group being +-127.
 
@@ -37,20 +28,7 @@ def round_to_int8(x: Ref, o: Ref, scale: Ref, *, BM: int = 8) -> None:
     f32 scale. Not differentiable: rounding is flat.
     """
     rows, group = tile(pid(0) * BM, BM), tile(pid(1) * GROUP, GROUP)
-    o[rows, group], scale.column[rows, pid(1)] = _rounded(x[rows, group].f32)
-
-
-@kernel(
-    grid=lambda x, BM: (cdiv(x.shape[0], BM), x.shape[1] // GROUP),
-    out=lambda x: [*_outputs(x), _groups(x)],
-    tune=TUNE,
-)
-def round_to_int8_and_sum(x: Ref, o: Ref, scale: Ref, sums: Ref, *, BM: int = 8) -> None:
-    """As `round_to_int8`, and the sum of each rounded group: what weights with a minimum need.
-
-    -> o, scale, sums: f32 (rows, columns / 32), sums[r, g] = scale[r, g] * sum of o[r, 32 g ...].
-    """
-    rows, group = tile(pid(0) * BM, BM), tile(pid(1) * GROUP, GROUP)
-    steps, step = _rounded(x[rows, group].f32)
-    o[rows, group], scale.column[rows, pid(1)] = steps, step
-    sums.column[rows, pid(1)] = steps.sum(1).f32 * step
+    t = x[rows, group].f32
+    step = abs_(t).max(1) / 127.0
+    o[rows, group] = round_(t / where(step == 0.0, 1.0, step)).i32
+    scale.column[rows, pid(1)] = step

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from dsl.ir.ops import Binary, Cast, Load, Loop, Op, Reduce, Span
+from dsl.ir.ops import Binary, Cast, Const, Load, Loop, Op, Reduce, Span
 from dsl.ir.types import NIBBLE_GROUP, NIBBLES, Storage, Value
 from dsl.lower.host.windows import whole_groups, window
 from dsl.lower.host.writer import Writer
@@ -24,7 +24,8 @@ LEFT: tuple[Storage, ...] = ("i8", "u8", "i4", "u4")
 class RowSum:
     """A carry that grows by `sum(left * right, 1) * factors` in each pass.
 
-    Attributes: `left` (rows, columns) of one of LEFT and `right` (1, columns) of i8, read where they lie;
+    Attributes: `left` (rows, columns) of one of LEFT, read where it lies; `right` a load (1,
+    columns) of i8, or one of i8 and one of u8 that stand for the first times 256 plus the second;
     `factors` are columns or single numbers; `hidden` are the ids of values that are not computed alone.
     """
 
@@ -32,7 +33,7 @@ class RowSum:
     final: Value
     init: Value
     left: Load
-    right: Load
+    right: tuple[Load, ...]
     factors: tuple[Value, ...]
     hidden: frozenset[int]
 
@@ -46,12 +47,12 @@ def row_sums(w: Writer, loop: Loop) -> list[RowSum]:
         if grown is not None:
             left, right, factors, hidden = grown
             found.append(RowSum(carry, loop.finals[place], loop.init[place], left, right, factors, hidden))
-    used = Counter(load.result.id for each in found for load in (each.left, each.right))
+    used = Counter(load.result.id for each in found for load in (each.left, *each.right))
     alone = all(w.uses.count(number) == count for number, count in used.items())
     return found if alone else []
 
 
-Grown = tuple[Load, Load, tuple[Value, ...], frozenset[int]]
+Grown = tuple[Load, tuple[Load, ...], tuple[Value, ...], frozenset[int]]
 
 
 def _grown(w: Writer, inside: dict[int, Op], carry: Value, after: Value) -> Grown | None:
@@ -71,7 +72,7 @@ def _grown(w: Writer, inside: dict[int, Op], carry: Value, after: Value) -> Grow
     product = inside.get(sums[0].operand.id)
     if not isinstance(product, Binary) or product.kind != "mul" or w.uses.count(product.result.id) != 1:
         return None
-    pair = _pair(w, inside, product, carry.shape[0])
+    pair = _pair(w, inside, product, carry.shape[0], hidden)
     if pair is None:
         return None
     return *pair, factors, frozenset(hidden | {sums[0].result.id, product.result.id})
@@ -101,16 +102,40 @@ def _sums_rows(op: Reduce) -> bool:
     return op.kind == "sum" and op.axis == 1 and op.result.dtype == "i32"
 
 
-def _pair(w: Writer, inside: dict[int, Op], product: Binary, rows: int) -> tuple[Load, Load] | None:
-    """(left, right) when both are windows of 8 bits or less that can be read where they lie."""
+def _pair(
+    w: Writer, inside: dict[int, Op], product: Binary, rows: int, hidden: set[int]
+) -> tuple[Load, tuple[Load, ...]] | None:
+    """(left, right) when both can be read where they lie; what joins two rights goes to `hidden`."""
     for a, b in ((product.left, product.right), (product.right, product.left)):
-        left, right = inside.get(a.id), inside.get(b.id)
-        if not isinstance(left, Load) or not isinstance(right, Load):
-            return None
-        shapes = a.shape[0] == rows and b.shape[0] == 1
-        if shapes and _readable(w, left, LEFT, True) and _readable(w, right, ("i8",), False):
+        left, right = inside.get(a.id), _bytes(w, inside, b, hidden)
+        if isinstance(left, Load) and a.shape[0] == rows and _readable(w, left, LEFT, True) and right:
             return left, right
     return None
+
+
+def _bytes(w: Writer, inside: dict[int, Op], value: Value, hidden: set[int]) -> tuple[Load, ...]:
+    """The load of a row of i8, or those of both bytes of a row of 16-bit numbers; else nothing."""
+    op = inside.get(value.id)
+    if value.shape[0] == 1 and isinstance(op, Load) and _readable(w, op, ("i8",), False):
+        return (op,)
+    if value.shape[0] == 1 and isinstance(op, Binary) and op.kind == "add" and w.uses.count(value.id) == 1:
+        for scaled, low in ((op.left, op.right), (op.right, op.left)):
+            above, below = _shifted(w, inside, scaled), inside.get(low.id)
+            if above and isinstance(below, Load) and _readable(w, below, ("u8",), False):
+                hidden |= {value.id, scaled.id}
+                return above, below
+    return ()
+
+
+def _shifted(w: Writer, inside: dict[int, Op], value: Value) -> Load | None:
+    """The load of i8 that a value is 256 times of."""
+    op = inside.get(value.id)
+    if not isinstance(op, Binary) or op.kind != "mul" or w.uses.count(value.id) != 1:
+        return None
+    number, load = w.facts.op(op.right), inside.get(op.left.id)
+    if not isinstance(number, Const) or number.value != 256 or not isinstance(load, Load):
+        return None
+    return load if _readable(w, load, ("i8",), False) else None
 
 
 def _readable(w: Writer, op: Load, dtypes: tuple[Storage, ...], guarded_rows: bool) -> bool:
@@ -131,15 +156,15 @@ def begin(w: Writer, sums: list[RowSum]) -> None:
         for row in range(each.carry.shape[0]):
             w.say(f"Lanes {_lanes(each, row)} = no_lanes();")
         w.hidden |= each.hidden
-        w.in_place |= {each.left.result.id, each.right.result.id}
+        w.in_place |= {load.result.id for load in (each.left, *each.right)}
 
 
 def add(w: Writer, sums: list[RowSum]) -> None:
     """One pass: each row of each window of weights is read once, and meets the activations of all sums."""
     for right in dict.fromkeys(each.right for each in sums):
-        for chunk in range(right.result.shape[1] // NIBBLE_GROUP):
-            pointer = w.bases[right.result.id].pointer
-            w.say(f"const Right x{right.result.id}_{chunk} = right_of({pointer} + {chunk * NIBBLE_GROUP});")
+        for chunk in range(right[0].result.shape[1] // NIBBLE_GROUP):
+            places = [f"{w.bases[load.result.id].pointer} + {chunk * NIBBLE_GROUP}" for load in right]
+            w.say(f"const auto {_right(right, chunk)} = right_of({', '.join(places)});")
     for left in dict.fromkeys(each.left for each in sums):
         mine = [each for each in sums if each.left == left]
         for row in range(left.result.shape[0]):
@@ -169,8 +194,8 @@ def _add_row(w: Writer, left: Load, row: int, sums: list[RowSum]) -> None:
         start = (row * base.window.strides[0] + chunk * NIBBLE_GROUP) // bits
         w.say(f"const Left w{chunk} = left_{dtype}({base.pointer} + {start}L);")
         for each, factor in zip(sums, factors, strict=True):
-            lanes, x = _lanes(each, row), f"x{each.right.result.id}_{chunk}"
-            w.say(f"{lanes} = scaled_add({lanes}, dot_{dtype}(w{chunk}, {x}), {factor});")
+            lanes, x = _lanes(each, row), _right(each.right, chunk)
+            w.say(f"{lanes} = scaled_add({lanes}, dot_of(w{chunk}, {x}), {factor});")
 
 
 def end(w: Writer, sums: list[RowSum]) -> None:
@@ -190,3 +215,7 @@ def end(w: Writer, sums: list[RowSum]) -> None:
 
 def _lanes(each: RowSum, row: int) -> str:
     return f"k{each.carry.id}_{row}"
+
+
+def _right(right: tuple[Load, ...], chunk: int) -> str:
+    return f"x{right[-1].result.id}_{chunk}"
