@@ -21,6 +21,7 @@ import numpy as np
 from engine.generate.programs import abstract
 from engine.models.decoder import Attend
 from engine.ops.attention import causal_mask
+from engine.ops.dispatch import native_decode_attention
 
 SLOTS = (1, 4, 8, 16, 32, 64)
 """Row counts. Without 2: a step of two rows costs what a step of four does (51 and 54 ms in int8)."""
@@ -91,11 +92,18 @@ def decode_attend(positions: jax.Array, window: int | None = None) -> Attend:
             at = positions[row]
             keys = jax.lax.dynamic_update_slice(keys, k[row, 0, None, :, :, None], (row, 0, 0, at))
             values = jax.lax.dynamic_update_slice(values, v[row, 0, None, :, None, :], (row, 0, at, 0))
-        return _attention(q, keys, values, positions[:, None], window), _replaced(
-            state, layer, (keys, values)
-        )
+        return _attend_once(q, keys, values, positions, window), _replaced(state, layer, (keys, values))
 
     return attend
+
+
+@partial(jax.jit, static_argnums=4)
+def _attend_once(
+    q: jax.Array, keys: jax.Array, values: jax.Array, positions: jax.Array, window: int | None
+) -> jax.Array:
+    """`_attention` of one token a row at positions [B], by a native kernel where there is one."""
+    found = native_decode_attention(q[:, 0], keys, values, positions + 1, window)
+    return _attention(q, keys, values, positions[:, None], window) if found is None else found[:, None]
 
 
 @partial(jax.jit, static_argnums=4)

@@ -81,10 +81,31 @@ def _backward(inputs: tuple[jax.Array, QTensor], tangent: jax.Array) -> tuple[ja
 _native.defvjp(_forward, _backward)
 
 
+def native_decode_attention(
+    q: jax.Array, keys: jax.Array, values: jax.Array, lengths: jax.Array, window: int | None
+) -> jax.Array | None:
+    """Attention of one query a row over the filled part of a cache, or None to do it portably.
+
+    q (rows, heads, dim), keys (rows, kv_heads, dim, slots), values (rows, kv_heads, slots, dim), lengths
+    Int (rows,) -> (rows, heads, dim). The bits of a row do not depend on the other rows.
+    """
+    if q.dtype != jnp.float32 or not _wanted():
+        return None
+    from dsl import BackendError
+    from dsl.kernels.decode_columns import decode_attention_by_columns
+
+    try:
+        found: jax.Array = decode_attention_by_columns(q, keys, values, lengths, window=window, backend="cpu")
+    except BackendError as error:
+        _say_once(str(error))
+        return None
+    return found
+
+
 def _wanted() -> bool:
     return os.environ.get("TARSIA_OPS", "") != "xla" and jax.default_backend() == "cpu"
 
 
 @functools.cache
 def _say_once(reason: str) -> None:
-    _log.warning("quantised products run on XLA, more slowly: %s", reason)
+    _log.warning("decode steps run on XLA alone, more slowly: %s", reason)

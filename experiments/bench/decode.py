@@ -98,9 +98,7 @@ def theirs(kind: str, batch: int, context: int, threads: int) -> Callable[[], ob
     import llama_cpp as lc
 
     lc.llama_log_set(_silent(lc), None)
-    loading = lc.llama_model_default_params()
-    loading.use_extra_bufts = False
-    model = lc.llama_model_load_from_file(str(_file(kind)).encode(), loading)
+    model = lc.llama_model_load_from_file(str(_file(kind)).encode(), lc.llama_model_default_params())
     params = lc.llama_context_default_params()
     params.n_ctx, params.n_batch, params.n_ubatch, params.n_seq_max = 512 * batch, 512, 512, batch
     params.n_threads = params.n_threads_batch = threads
