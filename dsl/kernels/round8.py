@@ -18,7 +18,7 @@ def _outputs(x: Ref) -> list[Output]:
 @kernel(
     grid=lambda x, BM: (cdiv(x.shape[0], BM), x.shape[1] // GROUP),
     out=_outputs,
-    tune={"xla": lambda x: {"BM": x.shape[0]}},
+    tune={"xla": lambda x: {"BM": x.shape[0]}, "cpu": lambda x: {"BM": min(8, x.shape[0])}},
 )
 def round_to_int8(x: Ref, o: Ref, scale: Ref, *, BM: int = 8) -> None:
     """x = scale[r, c // 32] * o[r, c] to within half a step, the greatest of each group being +-127.

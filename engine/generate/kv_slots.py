@@ -22,6 +22,7 @@ from engine.generate.programs import abstract
 from engine.models.decoder import Attend, DecoderConfig
 from engine.ops.activations import softcap
 from engine.ops.attention import causal_mask
+from engine.ops.dispatch import native_decode_attention
 
 SLOTS = (1, 4, 8, 16, 32, 64)
 """Row counts. Without 2: a step of two rows costs what a step of four does (51 and 54 ms in int8)."""
@@ -93,10 +94,27 @@ def decode_attend(config: DecoderConfig, positions: jax.Array) -> Attend:
             at = positions[row]
             keys = jax.lax.dynamic_update_slice(keys, k[row, 0, None, :, :, None], (row, 0, 0, at))
             values = jax.lax.dynamic_update_slice(values, v[row, 0, None, :, None, :], (row, 0, at, 0))
-        out = _attention(q, keys, values, positions[:, None], config.window(layer), config.attn_softcap)
+        out = _attend_once(q, keys, values, positions, config.window(layer), config.attn_softcap)
         return out, _replaced(state, layer, (keys, values))
 
     return attend
+
+
+@partial(jax.jit, static_argnums=(4, 5))
+def _attend_once(
+    q: jax.Array,
+    keys: jax.Array,
+    values: jax.Array,
+    positions: jax.Array,
+    window: int | None,
+    cap: float | None,
+) -> jax.Array:
+    """`_attention` of one token a row at positions [B], by a native kernel where there is one."""
+    if cap is None:
+        found = native_decode_attention(q[:, 0], keys, values, positions + 1, window)
+        if found is not None:
+            return found[:, None]
+    return _attention(q, keys, values, positions[:, None], window, cap)
 
 
 @partial(jax.jit, static_argnums=(4, 5))

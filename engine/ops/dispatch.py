@@ -4,14 +4,18 @@
 check, takes the portable path too; that is said once in the log.
 """
 
+import dataclasses
 import functools
 import logging
 import os
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from engine.ops.quant import QTensor
+from engine.ops.quant_product import product
 
 NATIVE_ROWS = 8
 """Rows of x up to which the native product is used: a decode step's. It reads each weight once for four
@@ -21,20 +25,77 @@ NATIVE_ELEMENTS = 1 << 16
 _log = logging.getLogger(__name__)
 
 
-def native_quantized(x: jax.Array, w: QTensor) -> jax.Array | None:
-    """x (rows, groups * 32) times w^T by a native kernel -> (rows, out), or None to do it portably."""
+def native_product(x: jax.Array, w: QTensor) -> jax.Array | None:
+    """x (rows, groups * 32) times w^T by a native kernel -> (rows, out), or None to do it portably.
+
+    x is rounded to 16 bits in groups of 32 for the integer dots, so it equals `quant_product.product` as
+    closely as one order of float32 sums equals another; gradients are of that. The bits of a row do not
+    depend on the other rows.
+    """
     small = w.shape[0] * w.in_features < NATIVE_ELEMENTS
     if small or x.shape[0] > NATIVE_ROWS or x.dtype != jnp.float32 or not _wanted():
         return None
-    from dsl import BackendError, Packed
-    from dsl.kernels.quant_linear import int4_linear, int8_linear
+    from dsl import BackendError
+
+    try:
+        return _native(x, w)
+    except BackendError as error:
+        _say_once(str(error))
+        return None
+
+
+@jax.custom_vjp
+def _native(x: jax.Array, w: QTensor) -> jax.Array:
+    from dsl import Packed
+    from dsl.kernels.integer_linear import int4_int16_linear, int8_int16_linear
+    from dsl.kernels.round16 import round_to_int16
 
     values = w.values.reshape(w.values.shape[0], -1)
+    high, low, step, sums = round_to_int16(x, backend="cpu")
+    found: jax.Array
+    if w.minimum is None:
+        found = int8_int16_linear(high, low, step, values, w.scale, backend="cpu")
+    else:
+        packed = Packed(values, "u4")
+        found = int4_int16_linear(high, low, step, sums, packed, w.scale, w.minimum, backend="cpu")
+    return found
+
+
+def _forward(x: jax.Array, w: QTensor) -> tuple[jax.Array, tuple[jax.Array, QTensor]]:
+    return _native(x, w), (x, w)
+
+
+def _backward(inputs: tuple[jax.Array, QTensor], tangent: jax.Array) -> tuple[jax.Array, QTensor]:
+    x, w = inputs
+    floats = (x, w.scale) if w.minimum is None else (x, w.scale, w.minimum)
+
+    def of_floats(x: jax.Array, scale: jax.Array, minimum: jax.Array | None = None) -> jax.Array:
+        return product(x, dataclasses.replace(w, scale=scale, minimum=minimum))
+
+    _, pull = jax.vjp(of_floats, *floats)
+    of_x, *of_weights = pull(tangent)
+    none: Any = np.zeros(w.values.shape, jax.dtypes.float0)
+    return of_x, QTensor(none, of_weights[0], of_weights[1] if len(of_weights) > 1 else None, w.in_features)
+
+
+_native.defvjp(_forward, _backward)
+
+
+def native_decode_attention(
+    q: jax.Array, keys: jax.Array, values: jax.Array, lengths: jax.Array, window: int | None
+) -> jax.Array | None:
+    """Attention of one query a row over the filled part of a cache, or None to do it portably.
+
+    q (rows, heads, dim), keys (rows, kv_heads, dim, slots), values (rows, kv_heads, slots, dim), lengths
+    Int (rows,) -> (rows, heads, dim). The bits of a row do not depend on the other rows.
+    """
+    if q.dtype != jnp.float32 or not _wanted():
+        return None
+    from dsl import BackendError
+    from dsl.kernels.decode_columns import decode_attention_by_columns
+
     try:
-        if w.minimum is None:
-            found: jax.Array = int8_linear(x, values, w.scale, backend="cpu")
-        else:
-            found = int4_linear(x, Packed(values, "u4"), w.scale, w.minimum, backend="cpu")
+        found: jax.Array = decode_attention_by_columns(q, keys, values, lengths, window=window, backend="cpu")
     except BackendError as error:
         _say_once(str(error))
         return None
@@ -47,4 +108,4 @@ def _wanted() -> bool:
 
 @functools.cache
 def _say_once(reason: str) -> None:
-    _log.warning("quantised products run on XLA, more slowly: %s", reason)
+    _log.warning("decode steps run on XLA alone, more slowly: %s", reason)

@@ -37,7 +37,7 @@ class Nest:
             return self._stored(value)
         if value.id not in self._known:
             op = self._lazy[value.id]
-            text = self._computed(op)
+            text = self.computed(op)
             name = f"e{value.id}"
             place = self.rows if not value.is_scalar and value.shape[1] == 1 else self.cells
             place.append(f"const {names.c_type(value.dtype)} {name} = {text};")
@@ -53,7 +53,7 @@ class Nest:
         terms += ["c"] if columns > 1 else []
         return f"{name}[{' + '.join(terms) or '0'}]"
 
-    def _computed(self, op: Op) -> str:
+    def computed(self, op: Op) -> str:
         match op:
             case Full(result=result, value=value):
                 return names.constant(value, result.dtype)

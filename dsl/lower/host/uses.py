@@ -38,6 +38,10 @@ class Uses:
                 for value in op.yields:
                     self._uses.setdefault(value.id, []).append(Use(inner, value.shape))
 
+    def count(self, number: int) -> int:
+        """How often the value with this id is used."""
+        return len(self._uses.get(number, []))
+
     def deferred(self, op: Op, *, direct: bool) -> bool:
         """True when the tile that `op` makes is computed inside the loop that uses it.
 

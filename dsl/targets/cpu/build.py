@@ -29,7 +29,11 @@ FLAGS = (
 )
 """Not -ffast-math: NaN and infinities keep their meaning."""
 TIMEOUT = 120.0
-_HEADERS = (Path(host.__file__).with_name("prelude.h"), Path(__file__).with_name("handler.h"))
+_HEADERS = (
+    Path(host.__file__).with_name("prelude.h"),
+    Path(host.__file__).with_name("integer_dots.h"),
+    Path(__file__).with_name("handler.h"),
+)
 Check = Callable[[Kernel, ctypes.CDLL], str | None]
 _log = logging.getLogger("tarsia.dsl")
 
@@ -87,7 +91,7 @@ def _headers() -> str:
 
 
 def source(kernel: Kernel) -> str:
-    """The whole translation unit, but for the two headers it includes."""
+    """The whole translation unit, but for the headers it includes."""
     return f'#include "prelude.h"\n\n{emit(kernel)}\n\n#include "handler.h"\n'
 
 

@@ -35,6 +35,16 @@ def test_quantised_linear_equals_the_product_with_the_expanded_matrix(
     np.testing.assert_allclose(got, expected, atol=2e-4 * np.sqrt(features))
 
 
+@pytest.mark.parametrize("kind", ["int8", "int4"])
+@pytest.mark.parametrize("rows", [2, 3, 4, 5, 8])
+def test_a_row_has_the_same_bits_alone_and_beside_others(kind, rows):
+    w, x = quantize(draw(301, 608), kind), jnp.asarray(draw(rows, 608, seed=1))
+    run = compile(lambda *a: linear(*a))
+    together = run(x, w)
+    for row in range(rows):
+        np.testing.assert_array_equal(together[row], run(x[row : row + 1], w)[0])
+
+
 def test_leading_axes_are_kept():
     assert linear(jnp.ones((2, 3, 50)), quantize(draw(6, 50), "int8")).shape == (2, 3, 6)
     assert linear(jnp.ones((50,)), quantize(draw(6, 50), "int8")).shape == (6,)
