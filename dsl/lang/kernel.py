@@ -103,12 +103,12 @@ class KernelFunction:
         self._traced = functools.lru_cache(maxsize=512)(self._trace)
 
     def _check_search(self) -> None:
-        for name, values in self.search.items():
+        for name, tried in self.search.items():
             if name not in self.defaults:
                 raise KernelError(f"{self.name}: search names {name!r}, which is no keyword", self._loc)
-            if not values or not all(isinstance(value, int | float | str) for value in values):
+            if not tried or not all(isinstance(value, int | float | str) for value in tried):
                 raise KernelError(
-                    f"{self.name}: search gives {name} {values!r}; it takes a tuple of numbers or words",
+                    f"{self.name}: search gives {name} {tried!r}; it takes a tuple of numbers or words",
                     self._loc,
                 )
 

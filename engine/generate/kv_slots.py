@@ -114,7 +114,8 @@ def _attend_once(
         found = native_decode_attention(q[:, 0], keys, values, positions + 1, window)
         if found is not None:
             return found[:, None]
-    return _attention(q, keys, values, positions[:, None], window, cap)
+    portable: jax.Array = _attention(q, keys, values, positions[:, None], window, cap)
+    return portable
 
 
 @partial(jax.jit, static_argnums=(4, 5))
