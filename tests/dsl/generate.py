@@ -156,8 +156,12 @@ class Env:
 
 
 def swapped(env, t, m):
-    a, b = loop(0, 3, lambda j, c: (c[1], c[0] * 0.5 + c[1] * 0.25), (t, t + 1.0))
-    return a + b, m
+    def step(j, carry):
+        a, b, c = carry
+        return b, a, c * 0.5 + a * 0.25
+
+    a, b, c = loop(0, 3, step, (t, t * 0.5 + 1.0, t))
+    return a * 0.5 + b * 0.25 + c, m
 
 
 def nested(env, t, m):
@@ -175,7 +179,7 @@ def until_data_at_most(env, t, m):
     def step(j, carry):
         return carry[0] + 0.5 * env.y[j, env.columns], carry[1] + j
 
-    return loop(env.at[0] - 2, env.at[0], step, (t, m), max_trip=3)
+    return loop(env.at[0] - 3, env.at[0] + 1, step, (t, m), max_trip=3)
 
 
 def before(env, shape):

@@ -7,6 +7,7 @@ from functools import lru_cache
 
 import numpy as np
 
+import dsl
 from dsl.lower import oracle
 from dsl.lower.c import emit, exchange, expressions, layout, lines, names, shared, windows
 from dsl.lower.c.dialects import CUDA
@@ -55,6 +56,17 @@ def load(mutant):
             setattr(package, name.removeprefix(PREFIX), found)
 
 
+@dsl.kernel(grid=1, out=lambda a, b: dsl.like(a, shape=(a.shape[0], b.shape[0])))
+def product(a, b, o):
+    o[:, :] = dsl.dot(a[:, :], b[:, :], transpose_b=True)
+
+
+def deep():
+    """A dot whose inner axis goes through shared memory in chunks."""
+    arrays = [np.random.default_rng(n).standard_normal((n, 333), np.float32) for n in (12, 40)]
+    return product.ir(*arrays), arrays
+
+
 @lru_cache(maxsize=1)
 def corpus():
     """(kernel, arrays, the oracle's outputs, the sound source): all ops, ragged, in several warps."""
@@ -66,6 +78,7 @@ def corpus():
         for n in range(0, len(steps), 8)
     ]
     cases = [specialised(CASES[name], CASES[name].telling and CASES[name].telling()) for name in LIBRARY]
+    cases.append(deep())
     found = []
     for kernel, arrays in [*cases, *(of_recipe(recipe) for recipe in recipes)]:
         expected = oracle.run(kernel, *arrays)
@@ -98,4 +111,5 @@ def verdict(mutant):
 
 
 def all_mutants():
+    """Every mistake that the mutator of the passes' tests makes in the emitter's modules."""
     return [each for module in MODULES for each in mutants(module)]
