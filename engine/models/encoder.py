@@ -9,6 +9,7 @@ Parameters, as `weights` builds them; each matrix is float32 (out, in) or a QTen
     ModernBERT  embed: word, norm   norm
                 layers[i]: q k v o gate up down;  attn_norm (not in the first), mlp_norm
     both        head: dense, norm in ModernBERT, out; with a head alone
+                projection (projection, hidden); in a ColBERT model alone
 
 The pooler that BERT checkpoints carry takes no part in embeddings; a reranker's is the head's dense layer.
 """
@@ -25,7 +26,16 @@ from engine.ops.distance import unit
 from engine.ops.linear import linear
 from engine.ops.norms import layer_norm
 
-__all__ = ["EncoderConfig", "Params", "embed", "hidden_states", "parameter_shapes", "pool", "scores"]
+__all__ = [
+    "EncoderConfig",
+    "Params",
+    "embed",
+    "hidden_states",
+    "parameter_shapes",
+    "pool",
+    "scores",
+    "token_vectors",
+]
 
 Params: TypeAlias = dict[str, Any]
 
@@ -85,6 +95,14 @@ def scores(
     return _classified(params["head"], config.head, config, pool(config.head.pooling, states, attention_mask))
 
 
+def token_vectors(
+    params: Params, config: EncoderConfig, input_ids: jax.Array, attention_mask: jax.Array
+) -> jax.Array:
+    """Unit vectors of the tokens of a ColBERT model, float32 [B,T,projection]."""
+    states = hidden_states(params, config, input_ids, attention_mask)
+    return unit(linear(states, params["projection"]))
+
+
 def _classified(head: Params, settings: HeadConfig, config: EncoderConfig, pooled: jax.Array) -> jax.Array:
     x = linear(pooled, head["dense"]["weight"], head["dense"].get("bias"))
     x = ACTIVATIONS[settings.activation](x)
@@ -95,10 +113,12 @@ def _classified(head: Params, settings: HeadConfig, config: EncoderConfig, poole
 
 def parameter_shapes(config: EncoderConfig) -> dict[str, tuple[int, ...]]:
     """Dotted name -> shape of every parameter; matrices are (out, in)."""
+    projection = {"projection": (config.projection, config.hidden_size)} if config.projection else {}
     if isinstance(config, ModernBertConfig):
-        return modernbert.parameter_shapes(config) | _head_shapes(config, norm_bias=config.norm_bias)
+        head = _head_shapes(config, norm_bias=config.norm_bias)
+        return modernbert.parameter_shapes(config) | head | projection
     if isinstance(config, BertConfig):
-        return bert.parameter_shapes(config) | _head_shapes(config)
+        return bert.parameter_shapes(config) | _head_shapes(config) | projection
     raise TypeError(f"no encoder for {type(config).__name__}")
 
 

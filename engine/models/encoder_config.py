@@ -34,6 +34,7 @@ class EncoderConfig:
         max_seq_length: where texts are cut, special tokens included; at most max_positions.
         pooling: how states become one vector: mean over the mask, the first or the last token's.
         head: None in an embedding model.
+        projection: numbers of a token's vector in a ColBERT model; 0 in others.
     """
 
     architecture: str
@@ -48,6 +49,7 @@ class EncoderConfig:
     pooling: Pooling = "mean"
     max_seq_length: int = 512
     head: HeadConfig | None = None
+    projection: int = 0
 
     def __post_init__(self) -> None:
         if self.hidden_size % self.num_heads:
