@@ -8,6 +8,7 @@ Parameters, as `weights` builds them; each matrix is float32 (out, in) or a QTen
                 layers[i]: q k v o up down: {weight, bias};  attn_norm, mlp_norm: {weight, bias}
     ModernBERT  embed: word, norm   norm
                 layers[i]: q k v o gate up down;  attn_norm (not in the first), mlp_norm
+    decoders    see `decoder`, without its head
     both        head: dense, norm in ModernBERT, out; with a head alone
                 projection (projection, hidden); in a ColBERT model alone
 
@@ -19,8 +20,15 @@ from typing import Any, TypeAlias
 import jax
 import jax.numpy as jnp
 
-from engine.models import bert, modernbert
-from engine.models.encoder_config import BertConfig, EncoderConfig, HeadConfig, ModernBertConfig, Pooling
+from engine.models import bert, decoder, modernbert
+from engine.models.encoder_config import (
+    BertConfig,
+    CausalConfig,
+    EncoderConfig,
+    HeadConfig,
+    ModernBertConfig,
+    Pooling,
+)
 from engine.ops.activations import ACTIVATIONS
 from engine.ops.distance import unit
 from engine.ops.linear import linear
@@ -59,6 +67,9 @@ def hidden_states(
         return modernbert.hidden_states(params, config, input_ids, attention_mask)
     if isinstance(config, BertConfig):
         return bert.hidden_states(params, config, input_ids, attention_mask, token_types)
+    if isinstance(config, CausalConfig):
+        # No token sees what comes after it, so padding needs no mask.
+        return decoder.hidden_states(params, config.decoder, input_ids)
     raise TypeError(f"no encoder for {type(config).__name__}")
 
 
@@ -119,6 +130,8 @@ def parameter_shapes(config: EncoderConfig) -> dict[str, tuple[int, ...]]:
         return modernbert.parameter_shapes(config) | head | projection
     if isinstance(config, BertConfig):
         return bert.parameter_shapes(config) | _head_shapes(config) | projection
+    if isinstance(config, CausalConfig):
+        return decoder.parameter_shapes(config.decoder)
     raise TypeError(f"no encoder for {type(config).__name__}")
 
 

@@ -10,7 +10,7 @@ from engine.models import decoder, encoder
 from engine.models.decoder_config import DecoderConfig, unsupported
 from engine.models.decoder_gguf import GGUF_ARCHITECTURES, decoder_from_gguf
 from engine.models.decoder_hf import HF_ARCHITECTURES, decoder_from_hf
-from engine.models.encoder_config import EncoderConfig
+from engine.models.encoder_config import EncoderConfig, embedding_decoder
 from engine.models.encoder_hf import HF_ARCHITECTURES as ENCODER_ARCHITECTURES
 from engine.models.encoder_hf import encoder_from_hf
 from engine.models.fields import Fields
@@ -172,12 +172,16 @@ def _from_folder(folder: Path, quant: Quant) -> Checkpoint:
 def _hf_config(folder: Path, values: dict[str, Any]) -> DecoderConfig | EncoderConfig:
     source = str(folder / "config.json")
     architecture = Fields(values, source).text("model_type")
-    if architecture in HF_ARCHITECTURES:
-        return decoder_from_hf(values, source)
-    if architecture not in ENCODER_ARCHITECTURES:
+    if architecture not in HF_ARCHITECTURES + ENCODER_ARCHITECTURES:
         raise unsupported(architecture, HF_ARCHITECTURES + ENCODER_ARCHITECTURES)
+    decodes = architecture in HF_ARCHITECTURES
+    if decodes and not (folder / "modules.json").is_file():
+        return decoder_from_hf(values, source)
     settings = sentence_settings(folder)
-    return encoder_from_hf(values, source, pooling=settings.pooling, max_seq_length=settings.max_seq_length)
+    pooling, longest = settings.pooling, settings.max_seq_length
+    if decodes:
+        return embedding_decoder(decoder_from_hf(values, source), pooling=pooling, max_seq_length=longest)
+    return encoder_from_hf(values, source, pooling=pooling, max_seq_length=longest)
 
 
 def _settings_files(folder: Path) -> list[Path]:
