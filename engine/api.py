@@ -20,6 +20,7 @@ from engine.protocols import EmbeddingCache, Float32, Progress, Role
 from engine.registry import resolve
 from engine.rerank.bi_encoder import rank_by_vectors
 from engine.rerank.cross_encoder import CrossEncoder
+from engine.rerank.late_interaction import LateInteraction
 from engine.rerank.ranking import Ranking
 from engine.text.prompt import encode_chat
 from engine.text.template import ChatTemplate
@@ -68,7 +69,7 @@ class Engine:
         self._lock = threading.Lock()
         self._generator: Generator | None = None
         self._embedder: TextEmbedder | None = None
-        self._reranker: CrossEncoder | None = None
+        self._reranker: CrossEncoder | LateInteraction | None = None
 
     @classmethod
     def load(
@@ -129,7 +130,7 @@ class Engine:
 
         Returns:
             Logits (batch, seq, vocab) of a decoder; last hidden states (batch, seq, embed) of an
-            encoder; logits (batch, 1) of a reranker.
+            encoder; logits (batch, 1) of a cross-encoder; unit vectors (batch, seq, dim) of ColBERT.
         """
         ids = jnp.asarray(inputs["input_ids"] if isinstance(inputs, Mapping) else inputs)
         if isinstance(self.config, decoder.DecoderConfig):
@@ -137,6 +138,8 @@ class Engine:
         others = inputs if isinstance(inputs, Mapping) else {}
         mask, types = others.get("attention_mask"), others.get("token_type_ids")
         mask = jnp.ones_like(ids) if mask is None else jnp.asarray(mask)
+        if self.checkpoint.colbert is not None:
+            return encoder.token_vectors(params, self.config, ids, mask)
         run = encoder.scores if self.kind == "reranker" else encoder.hidden_states
         return run(params, self.config, ids, mask, types)
 
@@ -216,13 +219,14 @@ class Engine:
         return self.embedder.embed(texts, role=role, progress=progress)
 
     @property
-    def reranker(self) -> CrossEncoder:
-        """The cross-encoder of this reranker. Raises UnsupportedInput for other models."""
+    def reranker(self) -> CrossEncoder | LateInteraction:
+        """What ranks in this reranker. Raises UnsupportedInput for other models."""
         if self.kind != "reranker":
             raise UnsupportedInput(f"{self.name} is {_KINDS[self.kind]}: it has no reranker", param="model")
         with self._lock:
             if self._reranker is None:
-                self._reranker = CrossEncoder(self.checkpoint)
+                colbert = self.checkpoint.colbert is not None
+                self._reranker = (LateInteraction if colbert else CrossEncoder)(self.checkpoint)
             return self._reranker
 
     def rerank(self, query: str, documents: Sequence[str], *, top_n: int | None = None) -> Ranking:

@@ -92,6 +92,35 @@ def classified(model: Any) -> dict[str, torch.Tensor]:
     return {"input_ids": ids, "attention_mask": mask, "token_type_ids": types, "logits": logits}
 
 
+class HF_ColBERT(transformers.BertPreTrainedModel):
+    """Stanford's checkpoint layout: a BERT and a bias-free linear layer."""
+
+    def __init__(self, config: transformers.BertConfig) -> None:
+        super().__init__(config)
+        self.bert = transformers.BertModel(config)
+        self.linear = torch.nn.Linear(config.hidden_size, 16, bias=False)
+        self.post_init()
+
+    @classmethod
+    def from_config(cls, config: transformers.BertConfig, **options: Any) -> "HF_ColBERT":
+        return cls._from_config(config, **options)
+
+
+def interacted(model: Any) -> dict[str, torch.Tensor]:
+    """Sums of maxima, as Khattab and Zaharia (2020) define them, of a query and two documents."""
+
+    def vectors(ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        states = model.bert(input_ids=ids, attention_mask=mask).last_hidden_state
+        return torch.nn.functional.normalize(model.linear(states), dim=-1)
+
+    ids, mask = padded(30, 19)
+    query = ids[:1, 5:13]
+    likeness = torch.einsum("qd,ntd->nqt", vectors(query, torch.ones_like(query))[0], vectors(ids, mask))
+    likeness = likeness.masked_fill(mask[:, None] == 0, -9999)
+    sums = likeness.max(-1).values.sum(-1)
+    return {"query_ids": query, "document_ids": ids, "document_mask": mask, "max_sim": sums}
+
+
 def padded(longest: int, shorter: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Ids and mask (2, longest); 1 is the padding of every encoder here."""
     ids = torch.randint(3, VOCABULARY, (2, longest), generator=torch.Generator().manual_seed(2))
@@ -158,6 +187,7 @@ FAMILIES = (
         name: Family(classified, transformers.AutoModelForSequenceClassification, config)
         for name, config in RERANKERS.items()
     }
+    | {"colbert": Family(interacted, HF_ColBERT, lambda: transformers.BertConfig(**ENCODER))}
 )
 
 

@@ -45,7 +45,7 @@ class TextEmbedder:
     def __init__(self, checkpoint: Checkpoint, cache: EmbeddingCache | None = None) -> None:
         if not isinstance(checkpoint.config, EncoderConfig):
             raise UnsupportedModel(f"{checkpoint.name} generates text; use an embedding model")
-        if checkpoint.config.head is not None:
+        if checkpoint.kind != "encoder":
             raise UnsupportedModel(f"{checkpoint.name} is a reranker; use an embedding model")
         if checkpoint.tokenizer is None:
             raise BadCheckpoint(f"{checkpoint.path}: has no tokenizer.json, so texts cannot be embedded")

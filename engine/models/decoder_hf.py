@@ -62,8 +62,8 @@ def _refuse_variants(fields: Fields, architecture: str) -> None:
     source = fields.source
     if fields.values.get("quantization_config"):
         raise UnsupportedModel(f"{source}: quantization_config is not supported; use GGUF")
-    if fields.values.get("use_bidirectional_attention"):
-        raise UnsupportedModel(f"{source}: use_bidirectional_attention is not supported in a decoder")
+    if fields.values.get("use_bidirectional_attention") or fields.values.get("is_causal") is False:
+        raise UnsupportedModel(f"{source}: bidirectional attention is not supported in a decoder")
     if fields.values.get("partial_rotary_factor") not in (None, 1, 1.0) and architecture != "phi3":
         raise UnsupportedModel(f"{source}: partial_rotary_factor below 1 is supported in phi3 only")
     if architecture in ("llama", "gemma") and LOCAL in str(fields.values.get("layer_types")):

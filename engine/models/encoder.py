@@ -8,7 +8,9 @@ Parameters, as `weights` builds them; each matrix is float32 (out, in) or a QTen
                 layers[i]: q k v o up down: {weight, bias};  attn_norm, mlp_norm: {weight, bias}
     ModernBERT  embed: word, norm   norm
                 layers[i]: q k v o gate up down;  attn_norm (not in the first), mlp_norm
+    decoders    see `decoder`, without its head
     both        head: dense, norm in ModernBERT, out; with a head alone
+                projection (projection, hidden); in a ColBERT model alone
 
 The pooler that BERT checkpoints carry takes no part in embeddings; a reranker's is the head's dense layer.
 """
@@ -18,14 +20,30 @@ from typing import Any, TypeAlias
 import jax
 import jax.numpy as jnp
 
-from engine.models import bert, modernbert
-from engine.models.encoder_config import BertConfig, EncoderConfig, HeadConfig, ModernBertConfig, Pooling
+from engine.models import bert, decoder, modernbert
+from engine.models.encoder_config import (
+    BertConfig,
+    CausalConfig,
+    EncoderConfig,
+    HeadConfig,
+    ModernBertConfig,
+    Pooling,
+)
 from engine.ops.activations import ACTIVATIONS
 from engine.ops.distance import unit
 from engine.ops.linear import linear
 from engine.ops.norms import layer_norm
 
-__all__ = ["EncoderConfig", "Params", "embed", "hidden_states", "parameter_shapes", "pool", "scores"]
+__all__ = [
+    "EncoderConfig",
+    "Params",
+    "embed",
+    "hidden_states",
+    "parameter_shapes",
+    "pool",
+    "scores",
+    "token_vectors",
+]
 
 Params: TypeAlias = dict[str, Any]
 
@@ -49,6 +67,9 @@ def hidden_states(
         return modernbert.hidden_states(params, config, input_ids, attention_mask)
     if isinstance(config, BertConfig):
         return bert.hidden_states(params, config, input_ids, attention_mask, token_types)
+    if isinstance(config, CausalConfig):
+        # No token sees what comes after it, so padding needs no mask.
+        return decoder.hidden_states(params, config.decoder, input_ids)
     raise TypeError(f"no encoder for {type(config).__name__}")
 
 
@@ -85,6 +106,14 @@ def scores(
     return _classified(params["head"], config.head, config, pool(config.head.pooling, states, attention_mask))
 
 
+def token_vectors(
+    params: Params, config: EncoderConfig, input_ids: jax.Array, attention_mask: jax.Array
+) -> jax.Array:
+    """Unit vectors of the tokens of a ColBERT model, float32 [B,T,projection]."""
+    states = hidden_states(params, config, input_ids, attention_mask)
+    return unit(linear(states, params["projection"]))
+
+
 def _classified(head: Params, settings: HeadConfig, config: EncoderConfig, pooled: jax.Array) -> jax.Array:
     x = linear(pooled, head["dense"]["weight"], head["dense"].get("bias"))
     x = ACTIVATIONS[settings.activation](x)
@@ -95,10 +124,14 @@ def _classified(head: Params, settings: HeadConfig, config: EncoderConfig, poole
 
 def parameter_shapes(config: EncoderConfig) -> dict[str, tuple[int, ...]]:
     """Dotted name -> shape of every parameter; matrices are (out, in)."""
+    projection = {"projection": (config.projection, config.hidden_size)} if config.projection else {}
     if isinstance(config, ModernBertConfig):
-        return modernbert.parameter_shapes(config) | _head_shapes(config, norm_bias=config.norm_bias)
+        head = _head_shapes(config, norm_bias=config.norm_bias)
+        return modernbert.parameter_shapes(config) | head | projection
     if isinstance(config, BertConfig):
-        return bert.parameter_shapes(config) | _head_shapes(config)
+        return bert.parameter_shapes(config) | _head_shapes(config) | projection
+    if isinstance(config, CausalConfig):
+        return decoder.parameter_shapes(config.decoder)
     raise TypeError(f"no encoder for {type(config).__name__}")
 
 

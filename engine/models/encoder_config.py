@@ -1,9 +1,10 @@
-"""Configuration of the encoders: what all have, the BERT-like ones, ModernBERT, and a head for reranking."""
+"""Configuration of the encoders: what all have, and what BERT's kin, ModernBERT and decoders add."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 from engine.errors import BadCheckpoint
+from engine.models.decoder_config import DecoderConfig
 from engine.ops.rope import RopeConfig
 
 Pooling: TypeAlias = Literal["mean", "cls", "last"]
@@ -34,6 +35,7 @@ class EncoderConfig:
         max_seq_length: where texts are cut, special tokens included; at most max_positions.
         pooling: how states become one vector: mean over the mask, the first or the last token's.
         head: None in an embedding model.
+        projection: numbers of a token's vector in a ColBERT model; 0 in others.
     """
 
     architecture: str
@@ -48,6 +50,7 @@ class EncoderConfig:
     pooling: Pooling = "mean"
     max_seq_length: int = 512
     head: HeadConfig | None = None
+    projection: int = 0
 
     def __post_init__(self) -> None:
         if self.hidden_size % self.num_heads:
@@ -89,3 +92,35 @@ class ModernBertConfig(EncoderConfig):
     attention_bias: bool = False
     mlp_bias: bool = False
     norm_bias: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class CausalConfig(EncoderConfig):
+    """A decoder without its language head, whose last states are pooled: Qwen3-Embedding, E5-Mistral."""
+
+    decoder: DecoderConfig
+
+    def __post_init__(self) -> None:
+        """Heads of a decoder need not divide its hidden size."""
+
+
+def embedding_decoder(
+    config: DecoderConfig, *, pooling: Pooling = "mean", max_seq_length: int | None = None
+) -> CausalConfig:
+    """The encoder that a decoder becomes when its folder says how its states are pooled."""
+    longest = min(max_seq_length or config.max_context, config.max_context)
+    return CausalConfig(
+        architecture=config.architecture,
+        vocab_size=config.vocab_size,
+        hidden_size=config.hidden_size,
+        intermediate_size=config.intermediate_size,
+        num_layers=config.num_layers,
+        num_heads=config.num_heads,
+        max_positions=config.max_context,
+        norm_eps=config.norm_eps,
+        activation=config.activation,
+        pooling=pooling,
+        max_seq_length=longest,
+        # Without the head the embedding table is all there is of the vocabulary.
+        decoder=replace(config.at_length(longest), tied=True),
+    )

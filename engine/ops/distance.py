@@ -37,6 +37,17 @@ def unit(vectors: jax.Array) -> jax.Array:
     return vectors / jnp.where(length == 0, 1, length)
 
 
+def max_sim(query: jax.Array, documents: jax.Array, counted: jax.Array) -> jax.Array:
+    """The mean over the query's tokens of their highest inner product with a token of each document.
+
+    query (tokens, dim), documents (n, tokens, dim), counted bool (n, tokens): which of a document's
+    tokens take part -> (n,). A document without any scores -1 (below every mean of cosines but -1).
+    """
+    likeness = jnp.einsum("qd,ntd->nqt", query, documents)
+    best = jnp.max(jnp.where(counted[:, None], likeness, -jnp.inf), axis=-1)
+    return jnp.where(jnp.any(counted, axis=-1), jnp.mean(best, axis=-1), -1.0)
+
+
 METRICS: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
     "cosine": cosine,
     "dot": dot,

@@ -1,7 +1,7 @@
 """`load_checkpoint`: a folder in Hugging Face layout or a GGUF file, as a model ready to run."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
@@ -10,18 +10,19 @@ from engine.models import decoder, encoder
 from engine.models.decoder_config import DecoderConfig, unsupported
 from engine.models.decoder_gguf import GGUF_ARCHITECTURES, decoder_from_gguf
 from engine.models.decoder_hf import HF_ARCHITECTURES, decoder_from_hf
-from engine.models.encoder_config import EncoderConfig
+from engine.models.encoder_config import EncoderConfig, embedding_decoder
 from engine.models.encoder_hf import HF_ARCHITECTURES as ENCODER_ARCHITECTURES
 from engine.models.encoder_hf import encoder_from_hf
 from engine.models.fields import Fields
 from engine.weights import families
 from engine.weights.build import Quant, build_params
+from engine.weights.colbert import ColbertSettings, colbert_settings, is_colbert
 from engine.weights.files import read_object, read_object_if_there, read_text
 from engine.weights.gguf import GgufSource
 from engine.weights.gguf_container import GgufFile
 from engine.weights.gguf_split import first_part, read_gguf_parts
 from engine.weights.identity import content_identity
-from engine.weights.names import ENCODER_HEADS
+from engine.weights.names import ENCODER_HEADS, PROJECTION
 from engine.weights.pooling import Prompts, sentence_prompts, sentence_settings
 from engine.weights.safetensors import INDEX, SINGLE, SafetensorsSource
 from engine.weights.source import TensorSource
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from engine.text.tokenizer import Tokenizer
 
 Kind: TypeAlias = Literal["decoder", "encoder", "reranker"]
-"""A chat model, an embedding model, or an encoder with a head that scores pairs of texts."""
+"""A chat model, an embedding model, or an encoder that scores documents: by a head, or as ColBERT."""
 
 _FACTORS = ("rope_freqs", "rope_factors_short", "rope_factors_long")
 _MOST_FACTORS = 4096
@@ -46,6 +47,7 @@ class Checkpoint:
         chat_template: Jinja source, untrusted; None where the model has none.
         eos_ids: tokens that end a reply, as the model's configuration lists them; may be empty.
         prompts: what an embedding model wants before a query or a document; none for most.
+        colbert: how a ColBERT model reads queries and documents; None in others.
         identity: 32 hex digits of the content; see `identity.content_identity`.
 
     Example:
@@ -65,6 +67,7 @@ class Checkpoint:
     chat_template: str | None = None
     eos_ids: tuple[int, ...] = ()
     prompts: Prompts = Prompts()
+    colbert: ColbertSettings | None = None
 
     def __post_init__(self) -> None:
         # JAX clamps an id out of range, so a foreign tokenizer would give wrong vectors in silence.
@@ -103,14 +106,18 @@ def load_checkpoint(path: Path, *, quant: Quant = "f32") -> Checkpoint:
 def checkpoint_kind(path: Path) -> Kind:
     """What a model is, read from its configuration alone; the errors are those of `load_checkpoint`."""
     if _has_safetensors(path):
-        return _kind(_hf_config(path, read_object(path / "config.json")))
+        values = read_object(path / "config.json")
+        config = _hf_config(path, values)
+        if isinstance(config, EncoderConfig):
+            return "encoder" if config.head is None and not is_colbert(values) else "reranker"
     return "decoder"
 
 
-def _kind(config: DecoderConfig | EncoderConfig) -> Kind:
-    if isinstance(config, DecoderConfig):
-        return "decoder"
-    return "encoder" if config.head is None else "reranker"
+def _projection(files: SafetensorsSource) -> int:
+    """How many numbers a token's vector has in a ColBERT checkpoint."""
+    if PROJECTION not in files.names() or len(files.shape(PROJECTION)) != 2:
+        raise BadCheckpoint(f"{files.label}: the weights lack ColBERT's matrix {PROJECTION!r}")
+    return files.shape(PROJECTION)[0]
 
 
 def _has_safetensors(path: Path) -> bool:
@@ -136,6 +143,8 @@ def _from_folder(folder: Path, quant: Quant) -> Checkpoint:
     config = _hf_config(folder, values)
     files = SafetensorsSource(folder)
     source: TensorSource = files
+    if isinstance(config, EncoderConfig) and is_colbert(values):
+        config = replace(config, projection=_projection(files))
     if isinstance(config, EncoderConfig):
         shapes, ignored = encoder.parameter_shapes(config), ENCODER_HEADS
         source, rename = families.encoder_hf(config, source)
@@ -147,7 +156,7 @@ def _from_folder(folder: Path, quant: Quant) -> Checkpoint:
         name=folder.name,
         path=folder,
         architecture=config.architecture,
-        kind=_kind(config),
+        kind=checkpoint_kind(folder),
         quant=quant,
         config=config,
         params=build_params(source, shapes, rename, quant, ignored),
@@ -155,6 +164,7 @@ def _from_folder(folder: Path, quant: Quant) -> Checkpoint:
         tokenizer=tokenizer_from_folder(folder),
         chat_template=_folder_template(folder),
         eos_ids=_eos_ids(folder, values),
+        colbert=colbert_settings(folder) if is_colbert(values) else None,
         prompts=sentence_prompts(folder) if isinstance(config, EncoderConfig) else Prompts(),
     )
 
@@ -162,16 +172,25 @@ def _from_folder(folder: Path, quant: Quant) -> Checkpoint:
 def _hf_config(folder: Path, values: dict[str, Any]) -> DecoderConfig | EncoderConfig:
     source = str(folder / "config.json")
     architecture = Fields(values, source).text("model_type")
-    if architecture in HF_ARCHITECTURES:
-        return decoder_from_hf(values, source)
-    if architecture not in ENCODER_ARCHITECTURES:
+    if architecture not in HF_ARCHITECTURES + ENCODER_ARCHITECTURES:
         raise unsupported(architecture, HF_ARCHITECTURES + ENCODER_ARCHITECTURES)
+    decodes = architecture in HF_ARCHITECTURES
+    if decodes and not (folder / "modules.json").is_file():
+        return decoder_from_hf(values, source)
     settings = sentence_settings(folder)
-    return encoder_from_hf(values, source, pooling=settings.pooling, max_seq_length=settings.max_seq_length)
+    pooling, longest = settings.pooling, settings.max_seq_length
+    if decodes:
+        return embedding_decoder(decoder_from_hf(values, source), pooling=pooling, max_seq_length=longest)
+    return encoder_from_hf(values, source, pooling=pooling, max_seq_length=longest)
 
 
 def _settings_files(folder: Path) -> list[Path]:
-    sentence = ("modules.json", "sentence_bert_config.json", "config_sentence_transformers.json")
+    sentence = (
+        "artifact.metadata",
+        "modules.json",
+        "sentence_bert_config.json",
+        "config_sentence_transformers.json",
+    )
     files = ("config.json", "tokenizer.json", *sentence)
     return [*(folder / name for name in files), *sorted(folder.glob("*_Pooling/config.json"))]
 

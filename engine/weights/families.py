@@ -2,7 +2,7 @@
 
 from engine.models.decoder_config import DecoderConfig
 from engine.models.decoder_hf import GEMMAS
-from engine.models.encoder_config import EncoderConfig
+from engine.models.encoder_config import CausalConfig, EncoderConfig
 from engine.weights import names
 from engine.weights.names import Rename
 from engine.weights.source import TensorSource
@@ -27,7 +27,9 @@ def decoder_gguf(config: DecoderConfig, source: TensorSource) -> tuple[TensorSou
 
 
 def encoder_hf(config: EncoderConfig, source: TensorSource) -> tuple[TensorSource, Rename]:
-    """A Hugging Face encoder."""
+    """A Hugging Face encoder, or a decoder that embeds."""
+    if isinstance(config, CausalConfig):
+        return decoder_hf(config.decoder, source)
     if config.architecture == "modernbert":
         hidden, inner = config.hidden_size, config.intermediate_size
         parts = {"Wqkv": [(name, hidden) for name in "qkv"], "Wi": [("gate", inner), ("up", inner)]}

@@ -89,6 +89,8 @@ _HEADS_HF = {
     "modernbert": {"head.dense": "head.dense", "head.norm": "head.norm", "head.out": "classifier"},
 }
 _ROBERTA_HEAD = {"head.dense": "classifier.dense", "head.out": "classifier.out_proj"}
+PROJECTION = "linear.weight"
+"""ColBERT's layer after the encoder."""
 _PREFIXES = ("bert.", "roberta.", "mpnet.", "model.")
 
 
@@ -116,6 +118,8 @@ def encoder_hf(architecture: str, present: Collection[str]) -> Rename:
 
     def rename(name: str) -> str:
         module, _, leaf = name.rpartition(".")
+        if name == "projection":
+            return PROJECTION
         return f"{head[module]}.{leaf}" if module in head else prefix + inner(name)
 
     return rename

@@ -61,6 +61,7 @@ def test_rope_is_read_in_the_spelling_of_transformers_4_and_5():
         ({"model_type": "mamba"}, "mamba.*gemma, gemma2, gemma3_text, llama, mistral, phi3, qwen2, qwen3"),
         ({"rope_scaling": {"rope_type": "axial", "factor": 4.0}}, "axial.*yarn, longrope"),
         ({"model_type": "gemma3_text", "use_bidirectional_attention": True}, "bidirectional"),
+        ({"model_type": "qwen2", "is_causal": False}, "bidirectional"),
         ({"model_type": "gemma2", "hidden_activation": "relu"}, "relu.*gelu_pytorch_tanh"),
         ({"layer_types": ["sliding_attention", "full_attention"]}, "sliding windows"),
         ({"hidden_act": "gelu"}, "hidden_act"),

@@ -1,5 +1,7 @@
 """Against recorded outputs of transformers in float32, on small random encoders."""
 
+import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -84,3 +86,24 @@ def test_int8_embeddings_point_the_same_way():
     model = load_checkpoint(FOLDER, quant="int8")
     got = np.asarray(embed(model.params, model.config, IDS, MASK))
     assert (got * IO["mean_pooled_unit"]).sum(1).min() > 0.999
+
+
+def test_a_decoder_whose_folder_pools_its_states_embeds(tmp_path):
+    folder = Path(shutil.copytree(PARITY / "qwen3_qknorm", tmp_path / "embedder"))
+    (folder / "1_Pooling").mkdir()
+    (folder / "1_Pooling" / "config.json").write_text(json.dumps({"pooling_mode_lasttoken": True}))
+    kinds = [{"type": f"sentence_transformers.models.{kind}", "path": "1_Pooling"} for kind in ("Pooling",)]
+    (folder / "modules.json").write_text(json.dumps(kinds))
+    model, chat = load_checkpoint(folder), load_checkpoint(PARITY / "qwen3_qknorm")
+    assert (model.kind, chat.kind, model.config.pooling) == ("encoder", "decoder", "last")
+    assert "head" in chat.params and "head" not in model.params
+    io = np.load(folder / "io.npz")
+    ids, lengths = io["input_ids"], np.array([9, 5])
+    mask = (np.arange(ids.shape[1]) < lengths[:, None]).astype(np.int32)
+    found = np.asarray(embed(model.params, model.config, ids, mask))
+    np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-6)
+    # The language head turns the same states, of any length, into the recorded logits.
+    logits = io["logits"][np.arange(2), lengths - 1]
+    turned = found @ np.asarray(chat.params["head"]).T
+    cosines = (turned * logits).sum(1) / np.linalg.norm(turned, axis=1) / np.linalg.norm(logits, axis=1)
+    np.testing.assert_allclose(cosines, 1, atol=1e-5)

@@ -9,11 +9,12 @@ from tokenizers import models, normalizers, pre_tokenizers, processors
 
 PARITY = Path(__file__).parents[2] / "fixtures" / "parity"
 WORDS = [f"w{number}" for number in range(150)]
-SPECIAL = ["[UNK]", "[PAD]", "[CLS]", "[SEP]"]
+SPECIAL = ["[UNK]", "[PAD]", "[CLS]", "[SEP]", "[MASK]", "[unused0]", "[unused1]"]
+PUNCTUATION = [".", ","]
 
 
 def tokenizer() -> tokenizers.Tokenizer:
-    vocabulary = {word: index for index, word in enumerate([*SPECIAL, *WORDS])}
+    vocabulary = {word: index for index, word in enumerate([*SPECIAL, *PUNCTUATION, *WORDS])}
     made = tokenizers.Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
     made.normalizer = normalizers.BertNormalizer()
     made.pre_tokenizer = pre_tokenizers.BertPreTokenizer()

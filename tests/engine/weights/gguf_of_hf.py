@@ -90,7 +90,7 @@ def _metadata(writer: GGUFWriter, config: dict) -> None:
         writer.add_rope_dimension_count(int(_head_dim(config) * rope.get("partial_rotary_factor", 1)))
     if rope.get("rope_type") == "longrope":
         first = rope["original_max_position_embeddings"]
-        stretch = config["max_position_embeddings"] / first
+        stretch = max(config["max_position_embeddings"] / first, 1)
         writer.add_rope_scaling_orig_ctx_len(first)
         writer.add_rope_scaling_attn_factors(math.sqrt(1 + math.log(stretch) / math.log(first)))
     if rope.get("rope_type") == "yarn":
