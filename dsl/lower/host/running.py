@@ -193,6 +193,8 @@ def _add_row(w: Writer, left: Load, row: int, sums: list[RowSum]) -> None:
     for chunk in range(left.result.shape[1] // NIBBLE_GROUP):
         start = (row * base.window.strides[0] + chunk * NIBBLE_GROUP) // bits
         w.say(f"const Left w{chunk} = left_{dtype}({base.pointer} + {start}L);")
+        ahead = start + left.result.shape[0] * base.window.strides[0] // bits
+        w.say(f"__builtin_prefetch({base.pointer} + {ahead}L);")
         for each, factor in zip(sums, factors, strict=True):
             lanes, x = _lanes(each, row), _right(each.right, chunk)
             w.say(f"{lanes} = scaled_add({lanes}, dot_of(w{chunk}, {x}), {factor});")
