@@ -1,5 +1,6 @@
 """The `cuda` target: emitted CUDA C++, compiled by NVRTC, launched inside `jit` by JAX's own launcher."""
 
+import dataclasses
 from collections.abc import Callable
 from functools import lru_cache
 
@@ -7,12 +8,15 @@ import jax
 
 from dsl.ir.ops import Kernel
 from dsl.lang.errors import BackendError
-from dsl.lower.c.dialects import CUDA
+from dsl.lower.c.dialects import CUDA, Dialect
 from dsl.lower.c.emit import Program, Unsupported, emit
 from dsl.targets.cuda import nvrtc
 from dsl.targets.cuda.check import self_check
 from dsl.targets.cuda.launch import caller, launch_of
 from dsl.targets.cuda.nvrtc import Binary, CompileError
+
+MATRIX_CAPABILITY = 80
+"""Since sm_80, mma takes 16 x 8 x 16 of f16 and of bf16."""
 
 
 class CudaTarget:
@@ -47,8 +51,14 @@ class CudaTarget:
 @lru_cache(maxsize=512)
 def compiled(kernel: Kernel, arch: str) -> tuple[Program, Binary]:
     """Source and machine code for an architecture such as "sm_90". Raises Unsupported, CompileError."""
-    program = emit(kernel, CUDA)
+    program = emit(kernel, dialect_for(arch))
     return program, nvrtc.compile_source(program.source, arch)
+
+
+def dialect_for(arch: str) -> Dialect:
+    """CUDA, without the matrix unit where it has other shapes than those emitted."""
+    number = int("".join(letter for letter in arch if letter.isdigit()))
+    return CUDA if number >= MATRIX_CAPABILITY else dataclasses.replace(CUDA, unit=None)
 
 
 @lru_cache(maxsize=512)

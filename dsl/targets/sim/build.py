@@ -15,10 +15,14 @@ from dsl.runtime.cache import Cache, default_folder, key_of
 
 HERE = Path(__file__).resolve().parent
 LIBRARY = "program.so"
-SHIMS = ("simulator.h", "cuda.h", "metal/metal_stdlib")
+SHIMS = ("simulator.h", "shared.h", "matrices.h", "cuda.h", "metal/metal_stdlib")
 COMPILERS = ("g++", "clang++", "c++")
 FLAGS = ("-O1", "-std=c++17", "-shared", "-fPIC", "-w", "-fwrapv", "-fno-threadsafe-statics")
-_POOL = re.compile(r"^(\s*)(?:__shared__|threadgroup) float pool\[(\d+)\];$", re.MULTILINE)
+_POOL = re.compile(
+    r"^(\s*)(?:__shared__(?: __align__\(16\))?|(?:alignas\(16\) )?threadgroup) float pool\[(\d+)\];$",
+    re.MULTILINE,
+)
+_HALVES = re.compile(r"^(\s*)\S.* halves = .*pool;$", re.MULTILINE)
 
 
 class BuildError(Exception):
@@ -57,7 +61,8 @@ def _shims() -> str:
 
 def harness(kernel: Kernel, dialect: Dialect, program: Program) -> str:
     """The C++ text around the source: its only change is that shared memory watches its users."""
-    source = _POOL.sub(r"\1static sim::Shared<float, \2> pool;", program.source)
+    source = _POOL.sub(r"\1static sim::Shared<\2> pool;", program.source)
+    source = _HALVES.sub(r"\1auto halves = sim::halves(pool);", source)
     include = '#include "cuda.h"\n' if dialect.name == "cuda" else ""
     position = {ref.name: number for number, ref in enumerate(kernel.refs)}
     casts = ", ".join(f"({dialect.types[ref.dtype]}*)a[{position[ref.name]}]" for ref in program.parameters)

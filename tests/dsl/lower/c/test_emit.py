@@ -9,9 +9,11 @@ from dsl import pid, tile
 from dsl.kernels.attention import flash_attention
 from dsl.kernels.matmul import matmul
 from dsl.kernels.softmax import softmax
+from dsl.lower.c.choose import choose_row
 from dsl.lower.c.dialects import CUDA, METAL
-from dsl.lower.c.emit import Unsupported, choose_layout, emit
+from dsl.lower.c.emit import Unsupported, emit
 from dsl.lower.c.layout import row_layout
+from dsl.lower.c.placement import place
 from dsl.lower.c.shared import plan
 
 DIALECTS = pytest.mark.parametrize("dialect", (CUDA, METAL), ids=lambda d: d.name)
@@ -68,8 +70,7 @@ def test_shared_memory_stays_within_the_limit_however_deep_a_dot(dialect, depth)
         o[:, :] = dsl.dot(a[:, :], b[:, :])
 
     ir = product.ir(ones(48, depth), ones(depth, 40))
-    layout = choose_layout(ir)
-    found = plan(ir, layout, dialect.shared_limit)
+    found = plan(ir, place(ir, choose_row(ir)), dialect.shared_limit)
     assert 0 < 4 * found.count <= dialect.shared_limit
     (chunk,) = found.chunks.values()
     assert chunk == depth or chunk % 32 == 0
@@ -89,7 +90,7 @@ def test_a_tile_of_too_many_registers_is_refused():
 
 @pytest.mark.parametrize(("rows", "warps"), [(1, 1), (2, 2), (3, 4), (8, 4)])
 def test_a_block_has_no_more_warps_than_its_tiles_have_rows(rows, warps):
-    assert choose_layout(softmax.ir(ones(32, 8), BM=rows)) == row_layout(warps)
+    assert choose_row(softmax.ir(ones(32, 8), BM=rows)) == row_layout(warps)
 
 
 def test_a_grid_of_several_axes_is_laid_out_with_the_last_one_innermost():

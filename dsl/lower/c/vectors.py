@@ -1,0 +1,26 @@
+"""Which windows may be read or written several neighbours at once."""
+
+from dsl.ir.affine import Ranges
+from dsl.ir.ops import Index, Span
+from dsl.ir.types import BITS, NIBBLES, RefType, Shape
+from dsl.lower.c.layout import Layout
+from dsl.lower.c.placement import VECTOR_BYTES
+
+
+def in_runs(facts: Ranges, ref: RefType, index: Index, shape: Shape, layout: Layout) -> bool:
+    """True when each run of columns is, as a whole, in range or not and at an aligned address.
+
+    So it is when columns lie along the Ref's last axis, and the axis, the window's length and all that its
+    start is made of are multiples of the run. Arrays begin at addresses that are multiples of 16 bytes.
+    """
+    run, last = layout.columns.run, index[-1]
+    if run == 1 or ref.dtype in NIBBLES or not isinstance(last, Span) or last.tile_axis != 1:
+        return False
+    start = facts.affine(last.start)
+    parts = (start.constant, *start.terms.values(), ref.shape[-1], last.size)
+    return len(shape) == 2 and all(part % run == 0 for part in parts)
+
+
+def wide_run(ref: RefType, layout: Layout) -> int:
+    """How many elements of a run go at once: all, or what `VECTOR_BYTES` hold."""
+    return min(layout.columns.run, VECTOR_BYTES * 8 // BITS[ref.dtype])
