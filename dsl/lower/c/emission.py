@@ -12,13 +12,17 @@ from dsl.lower.c.shared import Pool
 
 @dataclass(frozen=True)
 class Emission:
-    """One kernel on its way to source."""
+    """One kernel on its way to source.
+
+    `zero_ends` are (value id, axis) of tiles whose slots past the end of the axis hold zeros.
+    """
 
     lines: Lines
     dialect: Dialect
     names: Names
     placement: Placement
     pool: Pool
+    zero_ends: frozenset[tuple[int, int]]
 
     @property
     def main(self) -> Layout:

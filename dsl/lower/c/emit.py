@@ -40,7 +40,7 @@ from dsl.lower.c.placement import Placement, is_matrix, place
 from dsl.lower.c.reductions import Reductions
 from dsl.lower.c.shared import Pool, TooMuchShared, plan
 from dsl.lower.c.sums import sums
-from dsl.lower.c.vectors import in_runs, wide_run
+from dsl.lower.c.vectors import in_runs, wide_run, zero_ends
 
 MAX_SLOTS = 512
 """Registers that one tile may take of a thread: beyond, compilers spill for minutes."""
@@ -89,7 +89,8 @@ def emit(kernel: Kernel, dialect: Dialect, layout: Layout | None = None) -> Prog
     lines = Lines(dialect.value_types)
     facts = Ranges(kernel)
     expressions = Expressions(kernel, facts, dialect, placement)
-    emission = Emission(lines, dialect, expressions.names, placement, Pool(shared))
+    zeros = frozenset(zero_ends(kernel, facts))
+    emission = Emission(lines, dialect, expressions.names, placement, Pool(shared), zeros)
     _Emitter(kernel, facts, expressions, emission).block(kernel.body)
     body = _shared(dialect, shared.count, lines.text()) + lines.text()
     named = _parameters(kernel)

@@ -70,11 +70,13 @@ class MatrixDots:
         skipped = staged.first // along.unit * along.slots
         word = self.emission.dialect.word(run, tile.dtype)
 
+        cut = staged.count % along.unit and (tile.id, axis) not in self.emission.zero_ends
+
         def statement(slot: Slot) -> str:
             row, column = (own.grouped(run).coordinate(a, tile.shape, slot) for a in (0, 1))
             source = [slot[0], scaled(slot[1], run)]
             source[axis] = shifted(source[axis], skipped)
-            kept = _kept(axis, row, column, staged.count, run) if staged.count % along.unit else ""
+            kept = _kept(axis, row, column, staged.count, run) if cut else ""
             value = f"&{self.emission.names[tile]}[{source[0]}][{source[1]}]"
             at = f"{staged.memory} + ({staged.base} + {row} * {staged.stride} + {column})"
             return f"put<{word}>({at}, {value}{kept});"
@@ -122,6 +124,7 @@ class _Fragments:
         self.dialect = emission.dialect
         self.layout: Layout = emission.main
         self.name = emission.names[op.left]
+        self.whole = op.left.shape[1] % self.layout.columns.unit == 0 or (op.left.id, 1) in emission.zero_ends
         self.op, self.staged, self.into = op, staged, into
 
     def left(self, row: str, step: str, offset: int) -> str:
@@ -130,9 +133,9 @@ class _Fragments:
         before = self.staged.first // self.layout.columns.unit * per_step
         slot = shifted(scaled(step, per_step), before + offset)
         element = f"{self.name}[{row}][{slot}]"
-        depth = self.op.left.shape[1]
-        if depth % self.layout.columns.unit == 0:
+        if self.whole:
             return element
+        depth = self.op.left.shape[1]
         column = self.layout.coordinate(1, self.op.left.shape, ("0", slot))
         return f"({column} < {depth} ? {element} : {self.dialect.zero(self.op.left.dtype)})"
 

@@ -1,7 +1,9 @@
-"""Which windows may be read or written several neighbours at once."""
+"""Which windows may be read or written several neighbours at once, and which tiles end in zeros."""
+
+from collections.abc import Iterator
 
 from dsl.ir.affine import Ranges
-from dsl.ir.ops import Index, Span
+from dsl.ir.ops import Index, Kernel, Load, Span, walk
 from dsl.ir.types import BITS, NIBBLES, RefType, Shape
 from dsl.lower.c.layout import Layout
 from dsl.lower.c.placement import VECTOR_BYTES
@@ -24,3 +26,20 @@ def in_runs(facts: Ranges, ref: RefType, index: Index, shape: Shape, layout: Lay
 def wide_run(ref: RefType, layout: Layout) -> int:
     """How many elements of a run go at once: all, or what `VECTOR_BYTES` hold."""
     return min(layout.columns.run, VECTOR_BYTES * 8 // BITS[ref.dtype])
+
+
+def zero_ends(kernel: Kernel, facts: Ranges) -> Iterator[tuple[int, int]]:
+    """(value id, axis) of loaded tiles whose slots past the end of an axis hold zeros.
+
+    Guards give zeros there unless what guards is the Ref's bound and the Ref goes on behind the window.
+    """
+    for op in walk(kernel.body):
+        if not isinstance(op, Load) or op.other != 0:
+            continue
+        ref = kernel.ref(op.ref)
+        for axis, entry in enumerate(op.index):
+            if not isinstance(entry, Span):
+                continue
+            whole = facts.interval(entry.start) == (0, 0) and ref.shape[axis] <= entry.size
+            if whole or facts.window_inside(ref, entry, axis):
+                yield op.result.id, entry.tile_axis

@@ -128,3 +128,20 @@ def test_registers_are_those_alive_at_once():
         ir = kernel.ir(ones(16, 32, dtype=jnp.float32))
         scalars = pressure(ir, place(ir, layout)) - SCRATCH - tiles * tile
         assert 0 <= scalars < 8
+
+
+@DIALECTS
+def test_tiles_that_load_zeros_past_their_end_are_not_cut_again(dialect):
+    """Of 24 columns, a step of the unit has 16 or 8; a window within a longer axis holds what follows it."""
+
+    def cuts(keys, columns):
+        @dsl.kernel(grid=1, out=lambda a: dsl.like(a, shape=(16, 16), dtype="f32"))
+        def product(a, b, o):
+            some = dsl.tile(keys, 22)
+            o[:, :] = dsl.dot(a[:, some], b[:, some], transpose_b=True)
+
+        args = ones(16, columns), ones(16, columns)
+        return emit(product.ir(*args), dialect, matrix_layout(dialect.unit, 1)).source.count(" < 22 ? v")
+
+    assert cuts(0, 22) == 0 and cuts(3, 40) == 0
+    assert cuts(30, 40) > 0
