@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from dsl.ir.ops import Dot, Kernel, defined, walk
 from dsl.ir.types import Value
 from dsl.lower.c.dialects import Dialect
-from dsl.lower.c.layout import Layout, MatrixUnit, matrix_layout, row_layout
+from dsl.lower.c.layout import LANES, Layout, MatrixUnit, matrix_layout, row_layout, spread_layout
 from dsl.lower.c.placement import place
 from dsl.lower.c.registers import pressure
 from dsl.lower.c.shared import TooMuchShared, plan
+from dsl.lower.c.vectors import row_run
 
 REGISTERS = 300
 """What a thread may need by the estimate, which is high: NVRTC made 238 of 293, and 255 is the most."""
@@ -90,7 +91,7 @@ def choose_row(kernel: Kernel) -> Layout:
     while warps < 4 and warps < rows:
         warps *= 2
     crowded = any(math.prod(row_layout(warps).slots(shape)) > 64 for shape in shapes)
-    return row_layout(8 if crowded and rows >= 8 else warps)
+    return spread_layout(8 if crowded and rows >= 8 else warps, LANES, row_run(kernel))
 
 
 def tiles(kernel: Kernel) -> list[Value]:

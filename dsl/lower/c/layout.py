@@ -10,7 +10,8 @@ leave the registers. Slots past the end of a tile hold anything and are never lo
     m16n8k16  16 warp + lane/4 + 8 (i%2) + 16W (i/2)  2 (lane%4) + j%2 + 8 (j/2)           2 1
     8x8       8 warp + lane's bits 1 2 4 + 8W i       2 4 for lane's bits 0 3 + j%2 + ...  8 1
 
-The lanes that are not of a row are of a column. The second is the accumulator of NVIDIA's mma (PTX ISA),
+Where whole rows allow it, `row` gives each lane a run of neighbours, to read 16 bytes at once. The lanes
+that are not of a row are of a column. The second is the accumulator of NVIDIA's mma (PTX ISA),
 the third that of Apple's simdgroup_matrix, which Apple does not document and MLX's kernels rely on.
 """
 

@@ -3,9 +3,10 @@
 from collections.abc import Iterator
 
 from dsl.ir.affine import Ranges
-from dsl.ir.ops import Index, Kernel, Load, Span, walk
+from dsl.ir.infer import window
+from dsl.ir.ops import AtomicAdd, Dot, Index, Kernel, Load, Span, Store, defined, walk
 from dsl.ir.types import BITS, NIBBLES, RefType, Shape
-from dsl.lower.c.layout import Layout
+from dsl.lower.c.layout import LANES, Layout, spread_layout
 from dsl.lower.c.placement import VECTOR_BYTES
 
 
@@ -43,3 +44,26 @@ def zero_ends(kernel: Kernel, facts: Ranges) -> Iterator[tuple[int, int]]:
             whole = facts.interval(entry.start) == (0, 0) and ref.shape[axis] <= entry.size
             if whole or facts.window_inside(ref, entry, axis):
                 yield op.result.id, entry.tile_axis
+
+
+def row_run(kernel: Kernel) -> int:
+    """How many neighbours a lane may take in the row layout: 16 bytes of the narrowest array, or fewer.
+
+    More than one only where each row is such a run of every lane, so many times over, and all windows are
+    `in_runs`; and not with dots, whose reads of shared memory want neighbours on neighbouring lanes.
+    """
+    ops, facts = list(walk(kernel.body)), Ranges(kernel)
+    if any(isinstance(op, Dot) for op in ops):
+        return 1
+    refs = {ref.name: ref for ref in kernel.refs}
+    windows = [(refs[op.ref], op.index) for op in ops if isinstance(op, Load | Store | AtomicAdd)]
+    wide = [(ref, index, shape) for ref, index in windows if (shape := window(ref, index))[1:] > (1,)]
+    widths = {value.shape[1] for op in ops for value in defined(op) if value.shape} - {1}
+    run = max((VECTOR_BYTES * 8 // BITS[ref.dtype] for ref, _, _ in wide), default=1)
+    while run > 1:
+        layout = spread_layout(1, LANES, run)
+        whole = all(width % layout.columns.unit == 0 for width in widths)
+        if whole and all(in_runs(facts, ref, index, shape, layout) for ref, index, shape in wide):
+            return run
+        run //= 2
+    return 1

@@ -153,3 +153,17 @@ def test_a_window_at_data_is_guarded_below_and_above():
 
     source = emit(cut.ir(ones(9), jnp.array([1])), CUDA).source
     assert " >= 0 && (v" in source and " < 9" in source
+
+
+@DIALECTS
+def test_rows_that_are_whole_runs_are_read_and_written_sixteen_bytes_at_a_time(dialect):
+    for dtype, wide in ((jnp.float32, 128), (jnp.float16, 256)):
+        source = emit(softmax.ir(ones(13, 3 * wide, dtype=dtype)), dialect).source
+        assert source.count("fetch<uint4>(&v") == source.count("keep<uint4>(&o_ref") == 1
+        for columns in (3 * wide + 1, wide + 16):
+            source = emit(softmax.ir(ones(13, columns, dtype=dtype)), dialect).source
+            assert "fetch<uint4>" not in source
+
+
+def test_a_kernel_with_dots_keeps_neighbours_on_neighbouring_lanes():
+    assert "(lane + 32 * j)" in emit(matmul.ir(ones(64, 128), ones(128, 128), BN=128), CUDA).source
