@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from dsl.lang.arguments import like
 from dsl.lang.errors import KernelError
-from dsl.lang.kernel import kernel
+from dsl.lang.kernel import Tuning, kernel
 from dsl.lang.refs import Ref, Tile, tile
 from dsl.lang.values import Expr, cdiv, dot, exp, full, loop, maximum, minimum, pid, where, zeros
 
@@ -34,17 +34,31 @@ class Softmax:
         return full((rows, 1), MASKED), zeros((rows, 1)), zeros((rows, dim))
 
     def add(self, scores: Expr, values: Expr) -> tuple[Expr, Expr, Expr]:
-        """Takes in a block: scores (rows, keys), values (keys, dim)."""
+        """Takes in a block: scores (rows, keys), values (keys, dim).
+
+        Weights are rounded to the dtype of narrow values, which matrix units take, and summed unrounded.
+        """
         higher = maximum(self.top, scores.max(1))
         p = exp(scores - higher)
         fade = exp(self.top - higher)
-        return higher, self.total * fade + p.sum(1), self.mixed * fade + dot(p, values)
+        mixed = self.mixed * fade + dot(p.astype(values.dtype), values)
+        return higher, self.total * fade + p.sum(1), mixed
 
 
 def _for_xla(q: Ref, k: Ref) -> dict[str, int]:
     queries, keys = q.shape[2], k.shape[2]
     whole = queries * keys <= DENSE_SCORES
     return {"BM": queries if whole else 512, "BN": keys if whole else 512}
+
+
+def _for_gpu(q: Ref) -> dict[str, int]:
+    """Tiles for matrix units, of what registers hold of a row; f32 is multiplied without them."""
+    if q.dtype == "f32":
+        return {}
+    return {"BM": 64 if q.shape[2] > 32 else 32, "BN": 64 if q.shape[3] <= 64 else 32}
+
+
+TUNE: Tuning = {"xla": _for_xla, "cuda": _for_gpu, "metal": _for_gpu}
 
 
 def _check_window(window: int | None, causal: bool) -> None:
@@ -61,7 +75,7 @@ def _seen(scores: Expr, places: Expr, keys: Tile, window: int | None) -> Expr:
 @kernel(
     grid=lambda q, BM: (q.shape[0], q.shape[1], cdiv(q.shape[2], BM)),
     out=lambda q: like(q),
-    tune={"xla": _for_xla},
+    tune=TUNE,
 )
 def flash_attention(
     q: Ref,
@@ -88,11 +102,11 @@ def flash_attention(
     batch, head, block = pid(0), pid(1), pid(2)
     shared = head // (q.shape[1] // k.shape[1])
     rows = tile(block * BM, BM)
-    scaled = q[batch, head, rows, :].f32 * (dim**-0.5 if scale is None else scale)
+    queried, factor = q[batch, head, rows, :], dim**-0.5 if scale is None else scale
 
     def step(j: Expr, carry: tuple[Expr, Expr, Expr]) -> tuple[Expr, Expr, Expr]:
         some = tile(j * BN, BN)
-        scores = dot(scaled, k[batch, shared, some, :], transpose_b=True)
+        scores = dot(queried, k[batch, shared, some, :], transpose_b=True) * factor
         if keys % BN and not causal:  # causal queries see no place after the last key anyway
             scores = where(some.cols() < keys, scores, MASKED)
         if causal:
@@ -114,7 +128,7 @@ def flash_attention(
 @kernel(
     grid=lambda q, BM: (q.shape[0], q.shape[1], cdiv(q.shape[2], BM)),
     out=lambda q: like(q),
-    tune={"xla": _for_xla},
+    tune=TUNE,
 )
 def ragged_attention(
     q: Ref,
@@ -141,11 +155,11 @@ def ragged_attention(
     batch, head, block = pid(0), pid(1), pid(2)
     shared, length = head // (q.shape[1] // k.shape[1]), lengths[batch]
     rows = tile(block * BM, BM)
-    scaled = q[batch, head, rows, :].f32 * (dim**-0.5 if scale is None else scale)
+    queried, factor = q[batch, head, rows, :], dim**-0.5 if scale is None else scale
 
     def step(j: Expr, carry: tuple[Expr, Expr, Expr]) -> tuple[Expr, Expr, Expr]:
         some = tile(j * BN, BN)
-        scores = dot(scaled, k[batch, shared, some, :], transpose_b=True)
+        scores = dot(queried, k[batch, shared, some, :], transpose_b=True) * factor
         scores = where(some.cols() < length, scores, MASKED)
         if causal:
             scores = _seen(scores, rows.rows(), some, window)

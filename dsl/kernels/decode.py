@@ -7,10 +7,14 @@ from dsl.lang.refs import Ref, tile
 from dsl.lang.values import Expr, cdiv, dot, loop, maximum, minimum, pid, where
 
 
+def _for_gpu(q: Ref) -> dict[str, int]:
+    return {} if q.dtype == "f32" else {"BN": 32}
+
+
 @kernel(
     grid=lambda q, k: (q.shape[0], k.shape[1]),
     out=lambda q: like(q),
-    tune={"xla": lambda k: {"BN": k.shape[2]}},
+    tune={"xla": lambda k: {"BN": k.shape[2]}, "cuda": _for_gpu, "metal": _for_gpu},
 )
 def decode_attention(
     q: Ref,
@@ -33,11 +37,11 @@ def decode_attention(
     dim, slots, group = q.shape[2], k.shape[2], q.shape[1] // k.shape[1]
     batch, shared = pid(0), pid(1)
     length, heads = lengths[batch], tile(pid(1) * group, group)
-    scaled = q[batch, heads, :].f32 * (dim**-0.5 if scale is None else scale)
+    queried, factor = q[batch, heads, :], dim**-0.5 if scale is None else scale
 
     def step(j: Expr, carry: tuple[Expr, Expr, Expr]) -> tuple[Expr, Expr, Expr]:
         some = tile(j * BN, BN)
-        scores = dot(scaled, k[batch, shared, some, :], transpose_b=True)
+        scores = dot(queried, k[batch, shared, some, :], transpose_b=True) * factor
         scores = where(some.cols() < length, scores, MASKED)
         if window is not None:
             scores = where(some.cols() >= length - window, scores, MASKED)

@@ -53,7 +53,7 @@ def resources_of(
     program: "Program", arch: str, registers: int | None = None, spilled: int | None = None
 ) -> Resources:
     """What emitted source takes; `registers` and `spilled` are the compiler's to say."""
-    layout = getattr(program, "layout", "")
+    layout = program.layout
     return Resources(arch, program.threads, registers, spilled, program.shared_bytes, layout)
 
 

@@ -3,74 +3,9 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from dsl.ir.types import RefType
-
-_FLOOR = """\
-{q} int floor_div(int a, int b) {{
-  if (b == 0) return 0;
-  if (b == -1) return int(0u - unsigned(a));
-  int q = a / b;
-  return a % b != 0 && (a < 0) != (b < 0) ? q - 1 : q;
-}}
-{q} int floor_mod(int a, int b) {{
-  return int(unsigned(a) - unsigned(floor_div(a, b)) * unsigned(b));
-}}
-"""
-_TRUNCATE = """\
-{q} int truncate(float x) {{
-  return x != x ? 0 : x >= 2147483648.0f ? 2147483647 : x < -2147483648.0f ? -2147483647 - 1 : int(x);
-}}
-"""
-_NIBBLES = """\
-{q} int nibble_byte(int c) {{ return (c >> 5) * 16 + (c & 15); }}
-{q} int u4(int byte, int c) {{ return byte >> ((c >> 4 & 1) * 4) & 15; }}
-{q} int i4(int byte, int c) {{ return (u4(byte, c) ^ 8) - 8; }}
-"""
-_CUDA_HALVES = """\
-#ifndef DSL_SIMULATED
-{q} float from_f16(unsigned short h) {{
-  float f;
-  asm("cvt.f32.f16 %0, %1;" : "=f"(f) : "h"(h));
-  return f;
-}}
-{q} unsigned short to_f16(float f) {{
-  unsigned short h;
-  asm("cvt.rn.f16.f32 %0, %1;" : "=h"(h) : "f"(f));
-  return h;
-}}
-{q} float from_bf16(unsigned short h) {{ return __uint_as_float(unsigned(h) << 16); }}
-{q} unsigned short to_bf16(float f) {{
-  unsigned short h;
-  asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(h) : "f"(f));
-  return h;
-}}
-#endif
-"""
-_METAL_HALVES = """\
-{q} float from_f16(half h) {{ return float(h); }}
-{q} half to_f16(float f) {{ return half(f); }}
-{q} float from_bf16(bfloat h) {{ return float(h); }}
-{q} bfloat to_bf16(float f) {{ return bfloat(f); }}
-"""
-_METAL_ERF = """\
-{q} float erf(float x) {{  // x P(x^2) / Q(x^2) on [-4, 4], as Eigen and XLA have it
-  x = clamp(x, -4.0f, 4.0f);
-  float s = x * x;
-  float p = -2.72614225801306e-10f;
-  p = p * s + 2.77068142495902e-08f;
-  p = p * s - 2.10102402082508e-06f;
-  p = p * s - 5.69250639462346e-05f;
-  p = p * s - 7.34990630326855e-04f;
-  p = p * s - 2.95459980854025e-03f;
-  p = p * s - 1.60960333262415e-02f;
-  float q = -1.45660718464996e-05f;
-  q = q * s - 2.13374055278905e-04f;
-  q = q * s - 1.68282697438203e-03f;
-  q = q * s - 7.37332916720468e-03f;
-  q = q * s - 1.42647390514189e-02f;
-  return x * p / q;
-}}
-"""
+from dsl.ir.types import BITS, DType, RefType
+from dsl.lower.c import helpers
+from dsl.lower.c.layout import MMA_16_8_16, SIMDGROUP_8_8, MatrixUnit
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,6 +13,11 @@ class Dialect:
     """A C-like GPU language as a table of templates.
 
     Attributes:
+        types: of an element in memory, by storage dtype.
+        words: of what is read or written at once, by bytes.
+        halves: declares the name of shared memory as 16-bit elements.
+        narrow_bits: template of a 16-bit element with {type}, from its bits.
+        unit: multiplies matrices, if the GPUs have one.
         shared_limit: bytes of statically sized memory that the threads of a block share.
         helpers: name of a function that emitted code may call -> the text that defines it.
         functions: IR kind (and "bits", "float": reinterpretations) -> template with {0}, {1}.
@@ -90,6 +30,11 @@ class Dialect:
     barrier: str
     shuffle: str
     shared: str
+    halves: str
+    narrow_bits: str
+    narrow_zero: str
+    words: Mapping[int, str]
+    unit: MatrixUnit | None
     parameter: str
     head: str
     atomic: Callable[[RefType, str, str], str]
@@ -110,11 +55,29 @@ class Dialect:
         ]
         return self.head.format(name=name, parameters=", ".join(words), threads=threads)
 
+    @property
+    def value_types(self) -> dict[DType, str]:
+        """What a thread holds an element of a value as."""
+        f16, bf16 = self.types["f16"], self.types["bf16"]
+        return {"f32": "float", "i32": "int", "bool": "bool", "f16": f16, "bf16": bf16}
+
+    def word(self, count: int, dtype: str) -> str:
+        """The type of `count` elements of a storage dtype at once."""
+        return self.words[count * BITS[dtype] // 8]
+
+    def narrow(self, dtype: str, bits: str) -> str:
+        """An element of a staged operand: as it is if f32."""
+        return bits if dtype == "f32" else self.narrow_bits.format(bits, type=self.types[dtype])
+
+    def zero(self, dtype: str) -> str:
+        """Zero as a thread holds it."""
+        return "0.0f" if dtype == "f32" else self.narrow_zero.format(type=self.types[dtype])
+
     def definitions(self, body: str) -> str:
         """The helper functions that `body` calls, each text once, in the order of the table."""
         texts: list[str] = []
         for name, text in self.helpers.items():
-            if f"{name}(" in body and text not in texts:
+            if (f"{name}(" in body or f"{name}<" in body) and text not in texts:
                 texts.append(text)
         return "".join(text.format(q=self.qualifier) for text in texts)
 
@@ -135,11 +98,13 @@ def _metal_atomic(ref: RefType, place: str, value: str) -> str:
 
 _EACH = "#define EACH(i, n) {unroll} for (int i = 0; i < n; ++i)\n"
 _HALVES = ("from_f16", "to_f16", "from_bf16", "to_bf16")
+_WIDE = ("fetch", "keep", "put")
+_MATRICES = ("pair", "load_matrices", "load_transposed")
 _COMMON = {
-    "floor_div": _FLOOR,
-    "floor_mod": _FLOOR,
-    "truncate": _TRUNCATE,
-    "nibble_byte": _NIBBLES,
+    "floor_div": helpers.FLOOR,
+    "floor_mod": helpers.FLOOR,
+    "truncate": helpers.TRUNCATE,
+    "nibble_byte": helpers.NIBBLES,
 }
 
 CUDA = Dialect(
@@ -158,7 +123,12 @@ CUDA = Dialect(
     qualifier="static __device__ __forceinline__",
     barrier="__syncthreads();",
     shuffle="__shfl_xor_sync(0xffffffffu, {value}, {mask})",
-    shared="__shared__ float pool[{count}];",
+    shared="__shared__ __align__(16) float pool[{count}];",
+    halves="unsigned short* const halves = (unsigned short*)pool;",
+    narrow_bits="{0}",
+    narrow_zero="0",
+    words={2: "unsigned short", 4: "unsigned", 8: "uint2", 16: "uint4"},
+    unit=MMA_16_8_16,
     parameter="{const}{type}* __restrict__ {name}",
     head=(
         'extern "C" __global__ void __launch_bounds__({threads}) {name}({parameters}) {{\n'
@@ -166,7 +136,10 @@ CUDA = Dialect(
     ),
     atomic=_cuda_atomic,
     shared_limit=48 * 1024,
-    helpers=_COMMON | dict.fromkeys(_HALVES, _CUDA_HALVES),
+    helpers=_COMMON
+    | dict.fromkeys(_HALVES, helpers.CUDA_HALVES)
+    | dict.fromkeys(_WIDE, helpers.CUDA_WIDE)
+    | dict.fromkeys(_MATRICES, helpers.CUDA_MATRICES),
     functions={
         "exp": "expf({0})",
         "log": "logf({0})",
@@ -205,7 +178,12 @@ METAL = Dialect(
     qualifier="static inline",
     barrier="threadgroup_barrier(mem_flags::mem_threadgroup);",
     shuffle="simd_shuffle_xor({value}, ushort({mask}))",
-    shared="threadgroup float pool[{count}];",
+    shared="alignas(16) threadgroup float pool[{count}];",
+    halves="threadgroup ushort* const halves = (threadgroup ushort*)pool;",
+    narrow_bits="as_type<{type}>({0})",
+    narrow_zero="{type}(0.0f)",
+    words={2: "ushort", 4: "uint", 8: "uint2", 16: "uint4"},
+    unit=SIMDGROUP_8_8,
     parameter="device {const}{type}* {name} [[buffer({number})]]",
     head=(
         "kernel void {name}({parameters},\n"
@@ -216,7 +194,10 @@ METAL = Dialect(
     ),
     atomic=_metal_atomic,
     shared_limit=32 * 1024,
-    helpers=_COMMON | dict.fromkeys(_HALVES, _METAL_HALVES) | {"erf": _METAL_ERF},
+    helpers=_COMMON
+    | dict.fromkeys(_HALVES, helpers.METAL_HALVES)
+    | dict.fromkeys(_WIDE, helpers.METAL_WIDE)
+    | {"erf": helpers.METAL_ERF},
     functions={
         "exp": "exp({0})",
         "log": "log({0})",

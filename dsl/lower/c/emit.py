@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from dsl.ir.affine import Ranges
 from dsl.ir.ops import (
     AtomicAdd,
+    Binary,
     Cast,
     Const,
     Dot,
@@ -24,17 +25,22 @@ from dsl.ir.ops import (
     Pid,
     Reduce,
     Store,
-    defined,
-    walk,
+    Write,
 )
-from dsl.ir.types import RefType, Shape, Value
+from dsl.ir.types import RefType, Value
+from dsl.lower.c.choose import Choice, choose, tiles
 from dsl.lower.c.dialects import Dialect, parameter_name
-from dsl.lower.c.exchange import Exchange
+from dsl.lower.c.dots import Dots
+from dsl.lower.c.emission import Emission
 from dsl.lower.c.expressions import Expressions
-from dsl.lower.c.layout import Layout, row_layout
-from dsl.lower.c.lines import Lines, Slot
-from dsl.lower.c.names import literal
+from dsl.lower.c.layout import Layout
+from dsl.lower.c.lines import Lines, Slot, scaled, slots
+from dsl.lower.c.matrix import MatrixDots
+from dsl.lower.c.placement import Placement, is_matrix, place
+from dsl.lower.c.reductions import Reductions
 from dsl.lower.c.shared import Pool, TooMuchShared, plan
+from dsl.lower.c.sums import sums
+from dsl.lower.c.vectors import in_runs, wide_run, zero_ends
 
 MAX_SLOTS = 512
 """Registers that one tile may take of a thread: beyond, compilers spill for minutes."""
@@ -54,6 +60,7 @@ class Program:
             stands twice, for the same memory; only the first is used.
         blocks, threads: a one-dimensional grid, and the threads of a block.
         shared_bytes: statically sized shared memory.
+        layout: the layout's name, its warps and why it was chosen, for people.
     """
 
     source: str
@@ -62,6 +69,7 @@ class Program:
     blocks: int
     threads: int
     shared_bytes: int
+    layout: str
 
 
 def emit(kernel: Kernel, dialect: Dialect, layout: Layout | None = None) -> Program:
@@ -69,22 +77,34 @@ def emit(kernel: Kernel, dialect: Dialect, layout: Layout | None = None) -> Prog
 
     Outputs that the kernel may not fully store must be zero before the launch, except for inout ones.
     """
-    layout = layout or choose_layout(kernel)
-    _check(kernel, layout)
+    chosen = choose(kernel, dialect) if layout is None else Choice(layout, "asked for")
+    layout = chosen.layout
+    placement = place(kernel, layout)
+    _check(kernel, placement)
     try:
-        shared = plan(kernel, layout, dialect.shared_limit)
+        shared = plan(kernel, placement, dialect.shared_limit)
     except TooMuchShared as reason:
         raise Unsupported(f"{dialect.name}: {reason}") from None
     entry = f"{kernel.name}_kernel"
-    lines = Lines()
-    _Emitter(kernel, dialect, layout, lines, Pool(shared)).block(kernel.body)
-    body = lines.text()
-    pool = f"  {dialect.shared.format(count=shared.count)}\n" if shared.count else ""
+    lines = Lines(dialect.value_types)
+    facts = Ranges(kernel)
+    expressions = Expressions(kernel, facts, dialect, placement)
+    zeros = frozenset(zero_ends(kernel, facts))
+    emission = Emission(lines, dialect, expressions.names, placement, Pool(shared), zeros)
+    _Emitter(kernel, facts, expressions, emission).block(kernel.body)
+    body = _shared(dialect, shared.count, lines.text()) + lines.text()
     named = _parameters(kernel)
     head = dialect.signature(entry, named, layout.threads)
-    source = f"{dialect.prologue}{dialect.definitions(body)}\n{head}{pool}{body}}}\n"
+    source = f"{dialect.prologue}{dialect.definitions(body)}\n{head}{body}}}\n"
     refs = tuple(ref for ref, _ in named)
-    return Program(source, entry, refs, math.prod(kernel.grid), layout.threads, 4 * shared.count)
+    told = f"{layout.name}, {layout.warps} warps: {chosen.reason}"
+    return Program(source, entry, refs, math.prod(kernel.grid), layout.threads, 4 * shared.count, told)
+
+
+def _shared(dialect: Dialect, count: int, body: str) -> str:
+    """Declarations of shared memory, by its names that the body uses."""
+    pool = f"  {dialect.shared.format(count=count)}\n" if count else ""
+    return pool + (f"  {dialect.halves}\n" if "halves" in body else "")
 
 
 def _parameters(kernel: Kernel) -> list[tuple[RefType, str]]:
@@ -94,48 +114,38 @@ def _parameters(kernel: Kernel) -> list[tuple[RefType, str]]:
     return operands + [(ref, same.get(ref.name, parameter_name(ref))) for ref in kernel.outputs]
 
 
-def choose_layout(kernel: Kernel) -> Layout:
-    """No more warps than the tallest tile has rows; eight when four would hold too much of a tile."""
-    shapes = _shapes(kernel)
-    rows = max((shape[0] for shape in shapes), default=1)
-    warps = 1
-    while warps < 4 and warps < rows:
-        warps *= 2
-    crowded = any(math.prod(row_layout(warps).slots(shape)) > 64 for shape in shapes)
-    return row_layout(8 if crowded and rows >= 8 else warps)
-
-
-def _shapes(kernel: Kernel) -> list[Shape]:
-    return [value.shape for op in walk(kernel.body) for value in defined(op) if value.shape]
-
-
-def _check(kernel: Kernel, layout: Layout) -> None:
+def _check(kernel: Kernel, placement: Placement) -> None:
     for ref in kernel.refs:
         if math.prod(ref.shape) >= 2**31:
             raise Unsupported(f"{ref.name} has 2^31 elements or more, and positions are 32-bit")
     if math.prod(kernel.grid) >= 2**31:
         raise Unsupported("the grid has 2^31 programs or more; use larger tiles")
-    for shape in _shapes(kernel):
-        slots = math.prod(layout.slots(shape))
+    for value in tiles(kernel):
+        slots = math.prod(placement.of(value).slots(value.shape))
         if slots > MAX_SLOTS:
             raise Unsupported(
-                f"a tile of {shape} takes {slots} registers of each of {layout.threads} threads, "
-                f"at most {MAX_SLOTS}; use smaller tiles or loop over them"
+                f"a tile of {value.shape} takes {slots} registers of each of {placement.main.threads} "
+                f"threads, at most {MAX_SLOTS}; use smaller tiles or loop over them"
             )
 
 
 class _Emitter:
-    """Emits ops in order; what goes through shared memory is left to `Exchange`."""
+    """Emits ops in order; what crosses threads is left to `Reductions`, `Dots` and `MatrixDots`."""
 
-    def __init__(self, kernel: Kernel, dialect: Dialect, layout: Layout, lines: Lines, pool: Pool) -> None:
+    def __init__(self, kernel: Kernel, facts: Ranges, expressions: Expressions, emission: Emission) -> None:
         self.kernel = kernel
-        self.facts = Ranges(kernel)
-        self.lines = lines
-        self.layout = layout
-        self.pool = pool
-        self.expressions = Expressions(kernel, self.facts, dialect, layout)
-        self.names = self.expressions.names
-        self.exchange = Exchange(lines, layout, dialect, self.names, pool)
+        self.facts = facts
+        self.lines = emission.lines
+        self.placement = emission.placement
+        self.pool = emission.pool
+        self.expressions = expressions
+        self.names = expressions.names
+        self.dialect = emission.dialect
+        self.reductions = Reductions(emission)
+        self.dots = Dots(emission)
+        self.matrices = MatrixDots(emission)
+        self.sums = sums(kernel)
+        self.summed = {each.result.id for each in self.sums.values()}
 
     def block(self, body: tuple[Op, ...]) -> None:
         for op in body:
@@ -144,31 +154,84 @@ class _Emitter:
     def op(self, op: Op) -> None:
         match op:
             case Const(result=result, value=value):
-                self.names.give(result, literal(value, result.dtype))
+                self.names.give(result, self.expressions.literal(value, result.dtype))
             case Full(result=result, value=value):
-                self.lines.define(self.layout, result, lambda slot: literal(value, result.dtype))
+                self._define(result, lambda slot: self.expressions.literal(value, result.dtype))
             case Pid(result=result, axis=axis):
                 self.lines.add(f"const int v{result.id} = {self._pid(axis)};")
             case Iota(result=result, start=start, axis=axis):
-                self.lines.define(
-                    self.layout, result, lambda slot: self.expressions.iota(result, start, axis, slot)
-                )
-            case Load(result=result):
-                self.lines.define(self.layout, result, lambda slot: self.expressions.load(op, slot))
+                self._define(result, lambda slot: self.expressions.iota(result, start, axis, slot))
+            case Load():
+                self._load(op)
             case Store() | AtomicAdd():
-                shape = self.expressions.window_shape(op)
-                self.lines.nest(self.layout, shape, lambda slot: self.expressions.write(op, slot))
+                self._write(op)
             case Reduce():
-                self.exchange.reduce(op)
+                self.reductions.reduce(op)
             case Dot():
-                self.exchange.dot(op)
+                self._dot(op)
             case Loop():
                 self._loop(op)
             case Cast(result=result, operand=operand) if result.dtype == operand.dtype:
                 self.names.give(result, self.names[operand])
+            case Binary(result=result) if result.id in self.summed and self._is_emitted(op):
+                pass
             case _:
                 result = op.results[0]
-                self.lines.define(self.layout, result, lambda slot: self.expressions.elementwise(op, slot))
+                self._define(result, lambda slot: self.expressions.elementwise(op, slot))
+
+    def _define(self, result: Value, value: Callable[[Slot], str]) -> None:
+        self.lines.define(self.placement.of(result), result, value)
+
+    def _load(self, op: Load) -> None:
+        """In runs of neighbours where that is safe, else element by element."""
+        ref, layout = self.kernel.ref(op.ref), self.placement.of(op.result)
+        if op.other != 0 or not in_runs(self.facts, ref, op.index, op.result.shape, layout):
+            self._define(op.result, lambda slot: self.expressions.load(op, slot))
+            return
+        width = wide_run(ref, layout)
+        grouped, word = layout.grouped(width), self.dialect.word(width, ref.dtype)
+
+        def fetch(slot: Slot) -> str:
+            place = self.expressions.windows.place(ref, op.index, op.result.shape, grouped, slot, write=False)
+            inside = " && ".join(place.guards) or "true"
+            target = f"v{op.result.id}[{slot[0]}][{scaled(slot[1], width)}]"
+            return f"fetch<{word}>(&{target}, {inside}, &{place.element});"
+
+        self.lines.declare(layout, op.result)
+        self.lines.nest(grouped, op.result.shape, fetch)
+
+    def _write(self, op: Write) -> None:
+        ref, shape, layout = self.kernel.ref(op.ref), self.expressions.window_shape(op), self.placement.main
+        whole = isinstance(op, Store) and op.value.shape == shape
+        if not whole or not in_runs(self.facts, ref, op.index, shape, layout):
+            self.lines.nest(layout, shape, lambda slot: self.expressions.write(op, slot))
+            return
+        width = wide_run(ref, layout)
+        grouped, word = layout.grouped(width), self.dialect.word(width, ref.dtype)
+
+        def keep(slot: Slot) -> str:
+            place = self.expressions.windows.place(ref, op.index, shape, grouped, slot, write=True)
+            value = f"{self.names[op.value]}[{slot[0]}][{scaled(slot[1], width)}]"
+            statement = f"keep<{word}>(&{place.element}, &{value});"
+            return f"if ({' && '.join(place.guards)}) {statement}" if place.guards else statement
+
+        self.lines.add(slots(*grouped.slots(shape), keep))
+
+    def _dot(self, op: Dot) -> None:
+        """On the matrix unit where it has one; then what is added to it goes in first."""
+        layout = self.placement.main
+        if not is_matrix(op, layout):
+            self.dots.dot(op)
+            return
+        added = self.sums.get(op.result.id)
+        result = added.result if added else op.result
+        self._define(result, self._copied(added.start) if added else lambda slot: "0.0f")
+        self.names.give(op.result, f"v{result.id}")
+        self.matrices.dot(op, f"v{result.id}")
+
+    def _is_emitted(self, op: Binary) -> bool:
+        """True for an addition that a dot on the matrix unit has taken in."""
+        return any(self.names[value] == f"v{op.result.id}" for value in (op.left, op.right))
 
     def _pid(self, axis: int) -> str:
         inner = math.prod(self.kernel.grid[axis + 1 :])
@@ -180,7 +243,7 @@ class _Emitter:
 
     def _loop(self, op: Loop) -> None:
         for carry, final, init in zip(op.carries, op.finals, op.init, strict=True):
-            self.lines.define(self.layout, carry, self._copied(init), constant=False)
+            self.lines.define(self.placement.main, carry, self._copied(init), constant=False)
             self.names.give(final, f"v{carry.id}")
         trip = self.facts.trip(op)
         repeats = trip is None or trip > 1
@@ -217,8 +280,8 @@ class _Emitter:
         for position, value in enumerate(op.yields):
             if sources[position] in own and sources[position] != own[position]:
                 copy = f"c{op.carries[position].id}"
-                self.lines.define(self.layout, value, self._copied(value), name=copy)
+                self.lines.define(self.placement.main, value, self._copied(value), name=copy)
                 sources[position] = copy
         for position, carry in enumerate(op.carries):
             if sources[position] != own[position]:
-                self.lines.assign(self.layout, carry, sources[position])
+                self.lines.assign(self.placement.main, carry, sources[position])

@@ -3,11 +3,11 @@
 from dsl.ir.affine import Ranges
 from dsl.ir.infer import window
 from dsl.ir.ops import Binary, Cast, Kernel, Load, Op, Store, Unary, Where, Write
-from dsl.ir.types import NIBBLES, RefType, Shape, Value
+from dsl.ir.types import FLOATS, NIBBLES, DType, RefType, Shape, Value
 from dsl.lower.c.dialects import Dialect
-from dsl.lower.c.layout import Layout
 from dsl.lower.c.lines import Slot
 from dsl.lower.c.names import Names, literal
+from dsl.lower.c.placement import Placement
 from dsl.lower.c.windows import Windows
 
 _SIGNS = {"add": "+", "sub": "-", "mul": "*", "div": "/", "ge": ">=", "lt": "<", "eq": "==", "shr": ">>"}
@@ -16,41 +16,48 @@ _LOGIC = {"and": "&&", "or": "||", "xor": "!="}
 
 
 class Expressions:
-    """Expressions of one kernel in a dialect and a layout."""
+    """Expressions of one kernel in a dialect, each tile in its layout."""
 
-    def __init__(self, kernel: Kernel, facts: Ranges, dialect: Dialect, layout: Layout) -> None:
+    def __init__(self, kernel: Kernel, facts: Ranges, dialect: Dialect, placement: Placement) -> None:
         self.facts = facts
         self.dialect = dialect
-        self.layout = layout
+        self.placement = placement
         self.names = Names()
         self.refs = {ref.name: ref for ref in kernel.refs}
-        self.windows = Windows(facts, layout, self.names)
+        self.windows = Windows(facts, self.names)
 
     def window_shape(self, op: Write) -> Shape:
         return window(self.refs[op.ref], op.index)
 
     def iota(self, result: Value, start: Value, axis: int, slot: Slot) -> str:
-        coordinate = self.layout.coordinate(axis, result.shape, slot)
+        coordinate = self.placement.of(result).coordinate(axis, result.shape, slot)
         first = self.names[start]
         return coordinate if first == "0" else first if coordinate == "0" else f"{first} + {coordinate}"
 
     def load(self, op: Load, slot: Slot) -> str:
         ref = self.refs[op.ref]
-        place = self.windows.place(ref, op.index, op.result.shape, slot, write=False)
+        layout = self.placement.of(op.result)
+        place = self.windows.place(ref, op.index, op.result.shape, layout, slot, write=False)
         if ref.dtype in NIBBLES:
             found = f"{ref.dtype}({place.element}, {place.last})"
-        elif ref.dtype in ("f16", "bf16"):
-            found = f"from_{ref.dtype}({place.element})"
         elif ref.dtype in ("i8", "u8"):
             found = f"int({place.element})"
+        elif ref.dtype in ("f16", "bf16") and place.guards:
+            found = f"({self.dialect.types[ref.dtype]}){place.element}"  # as the zero beside it
         else:
             found = place.element
-        return place.guarded(found, literal(op.other, op.result.dtype))
+        return place.guarded(found, self.literal(op.other, op.result.dtype))
+
+    def literal(self, value: bool | int | float, dtype: DType) -> str:
+        """A constant as a thread holds it."""
+        if dtype in ("f16", "bf16") and value == 0:
+            return self.dialect.zero(dtype)
+        return literal(value, dtype)
 
     def write(self, op: Write, slot: Slot) -> str:
         ref = self.refs[op.ref]
         shape = self.window_shape(op)
-        place = self.windows.place(ref, op.index, shape, slot, write=True)
+        place = self.windows.place(ref, op.index, shape, self.placement.main, slot, write=True)
         value = self.names.element(op.value, slot)
         if isinstance(op, Store):
             statement = f"{place.element} = {self._narrowed(ref, value)};"
@@ -59,8 +66,6 @@ class Expressions:
         return f"if ({' && '.join(place.guards)}) {statement}" if place.guards else statement
 
     def _narrowed(self, ref: RefType, value: str) -> str:
-        if ref.dtype in ("f16", "bf16"):
-            return f"to_{ref.dtype}({value})"
         return f"({self.dialect.types[ref.dtype]})({value})" if ref.dtype in ("i8", "u8") else value
 
     def elementwise(self, op: Op, slot: Slot) -> str:
@@ -106,11 +111,17 @@ def joined(dialect: Dialect, kind: str, dtype: str, a: str, b: str) -> str:
     return dialect.functions[kind].format(a, b) if dtype == "f32" else f"{kind}({a}, {b})"
 
 
+def widened(dtype: str, x: str) -> str:
+    """An element of a narrow float tile as a float; others as they are."""
+    return f"from_{dtype}({x})" if dtype in ("f16", "bf16") else x
+
+
 def _cast(old: str, new: str, x: str) -> str:
+    wide = widened(old, x)
     if new == "bool":
-        return f"{x} != 0"
+        return f"{wide} != 0"
     if new == "i32":
-        return f"int({x})" if old == "bool" else f"truncate({x})"
+        return f"int({wide})" if old == "bool" else f"truncate({wide})"
     if new in ("f16", "bf16"):
-        return f"from_{new}(to_{new}(float({x})))"
-    return f"float({x})"
+        return f"to_{new}({wide if old in FLOATS else f'float({wide})'})"
+    return wide if old in FLOATS else f"float({wide})"

@@ -1,20 +1,23 @@
 """Lines of emitted code: indentation, declarations, and nests over the register slots of a tile."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
-from dsl.ir.types import Shape, Value
+from dsl.ir.types import DType, Shape, Value
 from dsl.lower.c.layout import Layout
-from dsl.lower.c.names import C_TYPE
 
 Slot = tuple[str, str]
 """The C expressions of a register slot: row and column index, "i" or "0" and "j" or "0"."""
 
 
 class Lines:
-    """The text so far; `mark` and `rewind` take back what followed."""
+    """The text so far; `mark` and `rewind` take back what followed.
 
-    def __init__(self) -> None:
+    `types` says what a thread holds an element as.
+    """
+
+    def __init__(self, types: Mapping[DType, str]) -> None:
+        self.types = types
         self._lines: list[str] = []
         self._depth = 1
 
@@ -51,7 +54,7 @@ class Lines:
         constant: bool = True,
     ) -> None:
         """Declares `result` and gives each of its elements a value."""
-        name, kind = name or f"v{result.id}", C_TYPE[result.dtype]
+        name, kind = name or f"v{result.id}", self.types[result.dtype]
         if result.is_scalar:
             self.add(f"{'const ' if constant else ''}{kind} {name} = {value(('0', '0'))};")
             return
@@ -60,7 +63,7 @@ class Lines:
 
     def declare(self, layout: Layout, result: Value, name: str | None = None) -> None:
         rows, columns = layout.slots(result.shape)
-        self.add(f"{C_TYPE[result.dtype]} {name or f'v{result.id}'}[{rows}][{columns}];")
+        self.add(f"{self.types[result.dtype]} {name or f'v{result.id}'}[{rows}][{columns}];")
 
     def assign(self, layout: Layout, target: Value, source: str) -> None:
         """Copies a scalar, or all slots of a tile of the same shape."""
@@ -75,3 +78,13 @@ def slots(rows: int, columns: int, statement: Callable[[Slot], str]) -> str:
     """`statement` under loops over (i, j); an axis with one slot has none and is "0"."""
     heads = (f"EACH(i, {rows}) " if rows > 1 else "") + (f"EACH(j, {columns}) " if columns > 1 else "")
     return heads + statement(("i" if rows > 1 else "0", "j" if columns > 1 else "0"))
+
+
+def scaled(slot: str, factor: int) -> str:
+    """`factor` times a slot's number."""
+    return slot if factor == 1 else str(int(slot) * factor) if slot.isdigit() else f"{factor} * {slot}"
+
+
+def shifted(slot: str, by: int) -> str:
+    """A slot's number plus `by`."""
+    return str(int(slot) + by) if slot.isdigit() else f"{slot} + {by}" if by else slot

@@ -6,9 +6,6 @@ import numpy as np
 
 from dsl.ir.types import DType, Value
 
-C_TYPE: dict[DType, str] = {"f32": "float", "f16": "float", "bf16": "float", "i32": "int", "bool": "bool"}
-"""What a thread holds an element as: narrow floats are exact in a float."""
-
 
 class Names:
     """The C name of each value: constants are their own literals, finals share their carry's."""
@@ -38,6 +35,8 @@ def literal(value: bool | int | float, dtype: DType) -> str:
     if dtype == "i32":
         number = (int(value) + 2**31) % 2**32 - 2**31
         return "(-2147483647 - 1)" if number == -(2**31) else f"({number})" if number < 0 else str(number)
+    if dtype != "f32":
+        return f"to_{dtype}({literal(value, 'f32')})"
     with np.errstate(over="ignore"):
         rounded = float(np.float32(value))
     if math.isinf(rounded):

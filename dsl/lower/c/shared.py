@@ -4,13 +4,20 @@ A *site* is a place where threads exchange: a column reduction, or one chunk of 
 A site writes a region of the pool, a barrier makes it visible, then it is read. Before a region is
 written again a barrier must have passed since it was read; two regions used in turn let the barrier
 in between serve for that. Nothing else in emitted code needs a barrier.
+
+The pool is counted in floats. A matrix dot's right operand lies in it in its own dtype, two to a float if
+narrow; the left one stays in registers, where a matrix unit wants it.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dsl.ir.ops import Dot, Kernel, Op, Reduce, walk
+from dsl.ir.ops import Dot, Kernel, Reduce, walk
 from dsl.lower.c.layout import LANES, Layout
+from dsl.lower.c.placement import Placement, is_matrix
+
+ALIGNED = 4
+"""Floats that a region is a multiple of, so that 16 bytes at once are aligned."""
 
 
 class TooMuchShared(Exception):
@@ -36,15 +43,20 @@ def needs_exchange(op: Reduce, layout: Layout) -> bool:
 
 
 def column_floats(op: Reduce, layout: Layout) -> int:
-    return layout.warps * layout.padded((1, op.operand.shape[1]))[1]
+    """Floats of a column reduction, a multiple of `ALIGNED`."""
+    return _aligned(layout.warps * layout.padded((1, op.operand.shape[1]))[1])
+
+
+def _aligned(floats: int) -> int:
+    return -(-floats // ALIGNED) * ALIGNED
 
 
 def dot_floats(op: Dot, chunk: int, layout: Layout) -> tuple[int, int]:
-    """Floats that a chunk of the left and of the right operand takes."""
+    """Floats that a chunk of the left and of the right operand takes, where no matrix unit is used."""
     left, right = dot_strides(op, chunk, layout)
-    rows = layout.padded(op.left.shape)[0]
+    rows, width = layout.padded(op.left.shape)[0], op.result.shape[1]
     if op.transpose_b:
-        return rows * left, layout.padded((1, op.result.shape[1]))[1] * right
+        return rows * left, max(layout.columns.padded(width), layout.rows.padded(width)) * right
     return rows * left, layout.padded((chunk, 1))[0] * right
 
 
@@ -54,62 +66,84 @@ def dot_strides(op: Dot, chunk: int, layout: Layout) -> tuple[int, int]:
     return left, left + (left > 1) if op.transpose_b else layout.padded((1, op.result.shape[1]))[1]
 
 
-def plan(kernel: Kernel, layout: Layout, limit: int) -> Plan:
+def matrix_extent(op: Dot, chunk: int, placement: Placement) -> tuple[int, int]:
+    """Rows of a staged right operand, and elements from one to the next: 16 bytes more than its columns.
+
+    They cover whole steps of the unit and all that the slots of the tile write; the 16 bytes put the rows
+    of one 8 x 8 matrix on different banks.
+    """
+    main, own = placement.main, placement.of(op.right)
+    assert main.unit is not None
+    deep = -(-chunk // main.unit.depth) * main.unit.depth
+    wide = main.columns.padded(op.result.shape[1])
+    rows, columns = (wide, deep) if op.transpose_b else (deep, wide)
+    shape = (op.result.shape[1], chunk) if op.transpose_b else (chunk, op.result.shape[1])
+    padding = 4 if op.right.dtype == "f32" else 8
+    return max(rows, own.rows.padded(shape[0])), max(columns, own.columns.padded(shape[1])) + padding
+
+
+def site_floats(op: Dot, chunk: int, placement: Placement) -> int:
+    """Floats that a chunk of a dot takes, a multiple of `ALIGNED`."""
+    if is_matrix(op, placement.main):
+        rows, stride = matrix_extent(op, chunk, placement)
+        need = rows * stride if op.right.dtype == "f32" else rows * stride // 2
+    else:
+        need = sum(dot_floats(op, chunk, placement.main))
+    return _aligned(need)
+
+
+def plan(kernel: Kernel, placement: Placement, limit: int) -> Plan:
     """Two regions when every site fits in half of `limit` bytes, else one. Raises TooMuchShared."""
     ops = list(walk(kernel.body))
     dots = [op for op in ops if isinstance(op, Dot)]
-    sites = len(dots) + sum(isinstance(op, Reduce) and needs_exchange(op, layout) for op in ops)
+    reductions = [op for op in ops if isinstance(op, Reduce) and needs_exchange(op, placement.main)]
     floats = limit // 4
-    if sites > 1:
-        found = _within(ops, layout, floats // 2)
+    if len(dots) + len(reductions) > 1:
+        found = _within(dots, reductions, placement, floats // 2)
         if found is not None:
             return Plan(found[0], 2, found[1])
-    found = _within(ops, layout, floats)
+    found = _within(dots, reductions, placement, floats)
     if found is None:
-        raise TooMuchShared(_reason(ops, layout, limit))
+        raise TooMuchShared(_reason(dots, reductions, placement, limit))
     return Plan(found[0], 1, found[1])
 
 
-def _within(ops: Sequence[Op], layout: Layout, floats: int) -> tuple[int, dict[int, int]] | None:
+def _within(
+    dots: Sequence[Dot], reductions: Sequence[Reduce], placement: Placement, floats: int
+) -> tuple[int, dict[int, int]] | None:
     """(floats of the largest site, chunk of each dot) when all sites fit in `floats`."""
-    largest, chunks = 0, {}
-    for op in ops:
-        need = 0
-        if isinstance(op, Reduce) and needs_exchange(op, layout):
-            need = column_floats(op, layout)
-        elif isinstance(op, Dot):
-            chunk = _chunk(op, layout, floats)
-            chunks[op.result.id] = chunk
-            need = sum(dot_floats(op, chunk, layout))
-        if need > floats:
-            return None
-        largest = max(largest, need)
-    return largest, chunks
+    chunks = {op.result.id: _chunk(op, placement, floats) for op in dots}
+    needs = [site_floats(op, chunks[op.result.id], placement) for op in dots]
+    needs += [column_floats(op, placement.main) for op in reductions]
+    largest = max(needs, default=0)
+    return None if largest > floats else (largest, chunks)
 
 
-def _chunk(op: Dot, layout: Layout, floats: int) -> int:
-    """The whole inner axis if it fits, else the largest multiple of a warp that does, at least one."""
-    depth = op.left.shape[1]
-    chunk = depth
-    while chunk > LANES and sum(dot_floats(op, chunk, layout)) > floats:
-        chunk = (chunk - 1) // LANES * LANES
+def _chunk(op: Dot, placement: Placement, floats: int) -> int:
+    """The whole inner axis if it fits, else the largest multiple of whole slots that does, at least one."""
+    grain, chunk = _grain(op, placement), op.left.shape[1]
+    while chunk > grain and site_floats(op, chunk, placement) > floats:
+        chunk = (chunk - 1) // grain * grain
     return chunk
 
 
-def _reason(ops: Sequence[Op], layout: Layout, limit: int) -> str:
-    for op in ops:
-        if isinstance(op, Dot):
-            need = 4 * sum(dot_floats(op, _chunk(op, layout, 0), layout))
-            (m, k), n = op.left.shape, op.result.shape[1]
-            what = f"a dot of ({m}, {k}) by ({k}, {n})"
-        elif isinstance(op, Reduce) and needs_exchange(op, layout):
-            need = 4 * column_floats(op, layout)
-            what = f"a reduction over the rows of {op.operand.shape}"
-        else:
-            continue
-        if need > limit:
-            return f"{what} needs {need} B of shared memory and a block has {limit}; make its tile smaller"
-    raise AssertionError("some site is too large")
+def _grain(op: Dot, placement: Placement) -> int:
+    """What a chunk is a multiple of: then it begins at a slot of both operands. All are powers of two."""
+    own = placement.of(op.right).axis(1 if op.transpose_b else 0)
+    return max(LANES, placement.main.columns.unit, own.unit)
+
+
+def _reason(dots: Sequence[Dot], reductions: Sequence[Reduce], placement: Placement, limit: int) -> str:
+    needs: list[tuple[int, str]] = []
+    for op in dots:
+        (m, k), n = op.left.shape, op.result.shape[1]
+        least = site_floats(op, _chunk(op, placement, 0), placement)
+        needs.append((4 * least, f"a dot of ({m}, {k}) by ({k}, {n})"))
+    for each in reductions:
+        what = f"a reduction over the rows of {each.operand.shape}"
+        needs.append((4 * column_floats(each, placement.main), what))
+    need, what = next(found for found in needs if found[0] > limit)
+    return f"{what} needs {need} B of shared memory and a block has {limit}; make its tile smaller"
 
 
 class Pool:

@@ -30,57 +30,38 @@ class Place:
 
 
 class Windows:
-    """Addresses and guards of one kernel's windows in one layout.
+    """Addresses and guards of one kernel's windows.
 
     A guard is left out when the ranges of starts and the layout prove that it always holds. The two kinds:
     the position is within the Ref, and the slot is within the tile (a load leaves out the second where
     the first protects memory).
     """
 
-    def __init__(self, facts: Ranges, layout: Layout, names: Names) -> None:
+    def __init__(self, facts: Ranges, names: Names) -> None:
         self.facts = facts
-        self.layout = layout
         self.names = names
 
-    def place(self, ref: RefType, index: Index, shape: Shape, slot: Slot, *, write: bool) -> Place:
+    def place(
+        self, ref: RefType, index: Index, shape: Shape, layout: Layout, slot: Slot, *, write: bool
+    ) -> Place:
         positions: list[str] = []
         guards: list[str] = []
         for axis, entry in enumerate(index):
-            position = self._position(entry, shape, slot)
+            coordinate = "0"
+            if isinstance(entry, Span):
+                coordinate = layout.coordinate(entry.tile_axis, shape, slot)
+            position = self._position(entry, coordinate)
             bounds = self._bounds(ref, entry, axis, position)
             guards += bounds
-            if isinstance(entry, Span) and self.layout.overhangs(entry.tile_axis, shape):
-                guards += self._within_tile(ref, entry, axis, shape, slot, bounds, write=write)
+            if isinstance(entry, Span) and layout.overhangs(entry.tile_axis, shape):
+                guards += _within_tile(entry, ref.shape[axis], coordinate, bounds, write=write)
             positions.append(position)
         if write:
-            guards += self.layout.owner(shape or (1, 1))
+            guards += layout.owner(shape or (1, 1))
         return Place(_element(ref, positions), positions[-1], tuple(dict.fromkeys(guards)))
 
-    def _within_tile(
-        self,
-        ref: RefType,
-        entry: Span,
-        axis: int,
-        shape: Shape,
-        slot: Slot,
-        bounds: list[str],
-        *,
-        write: bool,
-    ) -> list[str]:
-        """The guard that keeps a slot past the tile's end from memory, unless a bound does it already."""
-        coordinate = self.layout.coordinate(entry.tile_axis, shape, slot)
-        extent = ref.shape[axis]
-        if not write and any(f" < {extent}" in bound for bound in bounds):
-            return []
-        if f"{coordinate} < {extent}" in bounds and extent <= entry.size:
-            return []
-        return [f"{coordinate} < {entry.size}"]
-
-    def _position(self, entry: At | Span, shape: Shape, slot: Slot) -> str:
+    def _position(self, entry: At | Span, coordinate: str) -> str:
         start = self.names[entry.start]
-        if isinstance(entry, At):
-            return start
-        coordinate = self.layout.coordinate(entry.tile_axis, shape, slot)
         if coordinate == "0":
             return start
         return coordinate if start == "0" else f"({start} + {coordinate})"
@@ -90,6 +71,15 @@ class Windows:
         size, extent = entry.size if isinstance(entry, Span) else 1, ref.shape[axis]
         below = [f"{position} >= 0"] if low is None or low < 0 else []
         return below + ([f"{position} < {extent}"] if high is None or high + size > extent else [])
+
+
+def _within_tile(entry: Span, extent: int, coordinate: str, bounds: list[str], *, write: bool) -> list[str]:
+    """The guard that keeps a slot past the tile's end from memory, unless a bound does it already."""
+    if not write and any(f" < {extent}" in bound for bound in bounds):
+        return []
+    if f"{coordinate} < {extent}" in bounds and extent <= entry.size:
+        return []
+    return [f"{coordinate} < {entry.size}"]
 
 
 def _element(ref: RefType, positions: list[str]) -> str:

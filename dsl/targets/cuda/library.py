@@ -6,6 +6,7 @@ the compiler's version and flags and the architecture. A verdict depends on the 
 entry of its own.
 """
 
+import dataclasses
 import time
 from functools import lru_cache
 from typing import Any
@@ -14,18 +15,21 @@ import jax
 from jaxlib import version as jaxlib_version
 
 from dsl.ir.ops import Kernel
-from dsl.lower.c.dialects import CUDA
+from dsl.lower.c.dialects import CUDA, Dialect
 from dsl.lower.c.emit import Program, emit
 from dsl.runtime.cache import default_folder, key_of, opened
 from dsl.runtime.profile import PROFILE, Compiled
 from dsl.targets.cuda import nvrtc
 from dsl.targets.cuda.nvrtc import Binary
 
+MATRIX_CAPABILITY = 80
+"""Since sm_80, mma takes 16 x 8 x 16 of f16 and of bf16."""
+
 
 @lru_cache(maxsize=512)
 def compiled(kernel: Kernel, arch: str) -> tuple[Program, Binary]:
     """Source and machine code for an architecture such as "sm_90". Raises Unsupported, CompileError."""
-    program = emit(kernel, CUDA)
+    program = emit(kernel, dialect_for(arch))
     started = time.perf_counter()
     key = _key(program, arch)
     binary = _kept(key, arch)
@@ -36,6 +40,12 @@ def compiled(kernel: Kernel, arch: str) -> tuple[Program, Binary]:
     spent = time.perf_counter() - started
     PROFILE.record(Compiled(kernel.name, "cuda", spent, "hit" if found else "miss"))
     return program, binary
+
+
+def dialect_for(arch: str) -> Dialect:
+    """CUDA, without the matrix unit where it has other shapes than those emitted."""
+    number = int("".join(letter for letter in arch if letter.isdigit()))
+    return CUDA if number >= MATRIX_CAPABILITY else dataclasses.replace(CUDA, unit=None)
 
 
 def _key(program: Program, arch: str) -> str:

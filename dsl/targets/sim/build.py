@@ -15,10 +15,14 @@ from dsl.runtime.cache import Cache, default_folder, key_of
 
 HERE = Path(__file__).resolve().parent
 LIBRARY = "program.so"
-SHIMS = ("simulator.h", "cuda.h", "metal/metal_stdlib")
+SHIMS = ("simulator.h", "shared.h", "matrices.h", "cuda.h", "metal/metal_stdlib")
 COMPILERS = ("g++", "clang++", "c++")
 FLAGS = ("-O1", "-std=c++17", "-shared", "-fPIC", "-w", "-fwrapv", "-fno-threadsafe-statics")
-_POOL = re.compile(r"^(\s*)(?:__shared__|threadgroup) float pool\[(\d+)\];$", re.MULTILINE)
+_POOL = re.compile(
+    r"^(\s*)(?:__shared__(?: __align__\(16\))?|(?:alignas\(16\) )?threadgroup) float pool\[(\d+)\];$",
+    re.MULTILINE,
+)
+_HALVES = re.compile(r"^(\s*)\S.* halves = .*pool;$", re.MULTILINE)
 
 
 class BuildError(Exception):
@@ -58,7 +62,8 @@ def _shims() -> str:
 def harness(kernel: Kernel, dialect: Dialect, program: Program) -> str:
     """The C++ text around the source, in which shared memory and outputs now watch their users."""
     watched = {ref.name for ref in kernel.refs if ref.is_written} - _added_to(kernel)
-    source = _POOL.sub(r"\1static sim::Shared<float, \2> pool;", program.source)
+    source = _POOL.sub(r"\1static sim::Shared<\2> pool;", program.source)
+    source = _HALVES.sub(r"\1auto halves = sim::halves(pool);", source)
     body = source.index("{", source.index(f" {program.entry}("))
     source = _watching(source[:body], dialect, program, watched) + source[body:]
     include = '#include "cuda.h"\n' if dialect.name == "cuda" else ""

@@ -48,7 +48,7 @@ static int64_t epoch = 1, serial = 0;
 static uint32_t seed = 0;
 static bool failed = false;
 static char message[512];
-static unsigned char exchanged[2][1024][8];
+static unsigned char exchanged[2][1024][32];
 static void (*entry)(void**) = nullptr;
 static void** arguments = nullptr;
 
@@ -94,20 +94,27 @@ static void resume(int which) {
 
 static inline void barrier(int line) { pause(AT_BARRIER, line, 0); }
 
-// The value that lane ^ mask of this warp gives. Two buffers in turn need only one meeting.
+// Gives up to 32 bytes to the warp and waits for all of it; `what` tells operations apart. Two buffers in
+// turn need only one meeting. Then `taken` says what a thread gave.
+static int meet(const void* mine, size_t bytes, int line, int what) {
+  Thread& me = threads[current];
+  int turn = me.turn ^= 1;
+  memcpy(exchanged[turn][current], mine, bytes);
+  pause(AT_WARP, line, what);
+  return turn;
+}
+static inline const unsigned char* taken(int turn, int lane) { return exchanged[turn][(current & ~31) + lane]; }
+
+// The value that lane ^ mask of this warp gives.
 template <class V> static V shuffle_xor(V value, int mask, int line) {
   static_assert(sizeof(V) <= 8, "a shuffle moves at most 8 bytes");
   if (mask < 1 || mask > 31) {
     note("program %d, thread %d: shuffle with mask %d, outside of the warp", block_of_program, current, mask);
     leave();
   }
-  Thread& me = threads[current];
-  me.turn ^= 1;
-  int turn = me.turn;
-  memcpy(exchanged[turn][current], &value, sizeof value);
-  pause(AT_WARP, line, mask);
+  int turn = meet(&value, sizeof value, line, mask);
   V found;
-  memcpy(&found, exchanged[turn][current ^ mask], sizeof found);
+  memcpy(&found, taken(turn, (current & 31) ^ mask), sizeof found);
   return found;
 }
 
@@ -178,50 +185,6 @@ static void run_block(int count) {
   } while (!failed && !meet_block(count));
 }
 
-// Shared memory that knows who touched what since the last barrier.
-template <class T, int N> struct Shared {
-  struct Mark { int64_t written = 0, read = 0; int writer = -1, reader = -1; };
-  T data[N];
-  Mark marks[N];
-  int64_t filled = 0;
-  struct Cell {
-    Shared& memory;
-    int k;
-    operator T() const { return memory.read(k); }
-    Cell& operator=(T value) { memory.write(k, value); return *this; }
-    Cell& operator=(const Cell& other) { return *this = T(other); }
-  };
-  Cell operator[](int k) { return Cell{*this, k}; }
-  Mark& mark(int k) {
-    if (k < 0 || k >= N) {
-      note("program %d, thread %d: shared memory has %d elements and %d is touched", block_of_program, current, N, k);
-      leave();
-    }
-    if (filled != serial) { memset((void*)data, 0x7f, sizeof data); filled = serial; }
-    return marks[k];
-  }
-  [[noreturn]] void race(const char* what, int k, int other) {
-    note("program %d: race on shared element %d, %s by thread %d and touched by thread %d with no barrier between",
-         block_of_program, k, what, other, current);
-    leave();
-  }
-  T read(int k) {
-    Mark& m = mark(k);
-    if (m.written == epoch && m.writer != current) race("written", k, m.writer);
-    m.reader = m.read == epoch && m.reader != current ? -2 : current;
-    m.read = epoch;
-    return data[k];
-  }
-  void write(int k, T value) {
-    Mark& m = mark(k);
-    if (m.written == epoch && m.writer != current) race("written", k, m.writer);
-    if (m.read == epoch && m.reader != current) race("read", k, m.reader);
-    m.writer = current;
-    m.written = epoch;
-    data[k] = value;
-  }
-};
-
 // Buffers between pages that may not be touched: flush with the end, or with the beginning.
 struct Guarded {
   Buffer* buffer;
@@ -260,12 +223,15 @@ static void on_fault(int, siginfo_t* info, void*) {
 }
 
 // An output that knows who wrote each element: nobody may do so twice.
+template <class T> struct Out;
+template <class T> struct Address { Out<T>& out; int64_t k; };
 template <class T> struct Out {
   T* data;
   int number;
   struct Cell {
     Out& out;
     int64_t k;
+    Address<T> operator&() { return {out, k}; }
     Cell& operator=(T value) { out.write(k, value); return *this; }
   };
   Cell operator[](int64_t k) { return Cell{*this, k}; }

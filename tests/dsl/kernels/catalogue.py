@@ -23,6 +23,7 @@ from dsl.kernels.matmul import batched_matmul, gemv, matmul, matmul_bias
 from dsl.kernels.norm import add_layer_norm, add_rms_norm, layer_norm, rms_norm
 from dsl.kernels.quant import int4_matvec
 from dsl.kernels.quant_linear import int4_linear, int8_linear
+from dsl.kernels.quant_matmul import int4_matmul, int8_matmul
 from dsl.kernels.rope import rope, rope_interleaved, rope_tables
 from dsl.kernels.round8 import round_to_int8
 from dsl.kernels.softmax import softmax
@@ -119,6 +120,25 @@ def rounded(x):
     return jnp.rint(groups / jnp.where(scale == 0, 1, scale)[..., None]).reshape(x.shape), scale
 
 
+def weighed(x, w, scale, minimum=None):
+    """x W^T for whole numbers w with a scale, and a minimum, for each 32 of a row."""
+    wide = w.reshape(w.shape[0], -1, 32) * scale[..., None]
+    wide = wide if minimum is None else wide + minimum[..., None]
+    return x @ wide.reshape(w.shape).T
+
+
+NIBBLES = np.random.default_rng(6).integers(0, 256, (23, 32), dtype=np.uint8)
+
+
+def nibble_matmul(x, scale, minimum, **kw):
+    return int4_matmul(x, dsl.Packed(jnp.asarray(NIBBLES), "u4"), scale, minimum, **kw)
+
+
+def unpacked(data):
+    groups = data.reshape(data.shape[0], -1, 16).astype(np.float32)
+    return np.concatenate([groups % 16, groups // 16], -1).reshape(data.shape[0], -1)
+
+
 def small(kernel, **sizes):
     """The kernel at tile sizes that leave ragged ends, on every backend."""
     return partial(kernel, **sizes)
@@ -206,6 +226,16 @@ CASES = {
     },
     "batched_matmul": Case(
         small(batched_matmul, BM=16, BN=16, BK=16), jnp.matmul, lambda: (normal(3, 17, 21), normal(3, 21, 9))
+    ),
+    "int8_matmul": Case(
+        small(int8_matmul, BM=16, BN=16),
+        weighed,
+        lambda: (normal(17, 64) / 16, ints(-128, 128, 23, 64, dtype=jnp.int8), normal(23, 2)),
+    ),
+    "int4_matmul": Case(
+        small(nibble_matmul, BM=16, BN=16),
+        lambda x, scale, minimum: weighed(x, unpacked(NIBBLES), scale, minimum),
+        lambda: (normal(17, 64) / 4, normal(23, 2), normal(23, 2, seed=1)),
     ),
     "gemv": Case(small(gemv, BM=16, BK=16), jnp.matmul, lambda: (normal(37, 45), normal(45))),
     "flash_attention": Case(

@@ -12,6 +12,7 @@ from dsl.kernels.attention import flash_attention, ragged_attention
 from dsl.kernels.decode import decode_attention, kv_append
 from dsl.kernels.distance import distance, nearest
 from dsl.kernels.matmul import matmul_bias
+from dsl.kernels.quant_matmul import int8_matmul
 from dsl.kernels.rope import rope
 from dsl.kernels.round8 import round_to_int8
 from dsl.lang.arguments import update
@@ -24,6 +25,7 @@ ONE_OF_A_KIND = (
     "matmul_bias gelu",
     "batched_matmul",
     "gemv",
+    "int4_matmul",
     "flash_attention windowed",
     "ragged_attention windowed",
     "decode_attention windowed",
@@ -127,6 +129,10 @@ REFUSALS = {
     ),
     "metric": (lambda: distance(X[0, 0], X[0, 0], metric="hamming"), "no metric 'hamming'"),
     "odd head": (lambda: rope(X[..., :5], X[:, 0, :, :2], X[:, 0, :, :2]), "5 elements"),
+    "groups of weights": (
+        lambda: int8_matmul(X[0, 0], X[0, 0].astype(jnp.int8), X[0, 0]),
+        "groups are of 32 columns and w has 6",
+    ),
     "groups": (lambda: round_to_int8(X[0, 0]), "groups are of 32 columns and x has 6"),
     "window": (lambda: flash_attention(X, X, X, window=0), "number of keys >= 1"),
     "looking ahead": (

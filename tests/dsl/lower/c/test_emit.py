@@ -9,9 +9,11 @@ from dsl import pid, tile
 from dsl.kernels.attention import flash_attention
 from dsl.kernels.matmul import matmul
 from dsl.kernels.softmax import softmax
+from dsl.lower.c.choose import choose_row
 from dsl.lower.c.dialects import CUDA, METAL
-from dsl.lower.c.emit import Unsupported, choose_layout, emit
+from dsl.lower.c.emit import Unsupported, emit
 from dsl.lower.c.layout import row_layout
+from dsl.lower.c.placement import place
 from dsl.lower.c.shared import plan
 
 DIALECTS = pytest.mark.parametrize("dialect", (CUDA, METAL), ids=lambda d: d.name)
@@ -68,8 +70,7 @@ def test_shared_memory_stays_within_the_limit_however_deep_a_dot(dialect, depth)
         o[:, :] = dsl.dot(a[:, :], b[:, :])
 
     ir = product.ir(ones(48, depth), ones(depth, 40))
-    layout = choose_layout(ir)
-    found = plan(ir, layout, dialect.shared_limit)
+    found = plan(ir, place(ir, choose_row(ir)), dialect.shared_limit)
     assert 0 < 4 * found.count <= dialect.shared_limit
     (chunk,) = found.chunks.values()
     assert chunk == depth or chunk % 32 == 0
@@ -89,7 +90,7 @@ def test_a_tile_of_too_many_registers_is_refused():
 
 @pytest.mark.parametrize(("rows", "warps"), [(1, 1), (2, 2), (3, 4), (8, 4)])
 def test_a_block_has_no_more_warps_than_its_tiles_have_rows(rows, warps):
-    assert choose_layout(softmax.ir(ones(32, 8), BM=rows)) == row_layout(warps)
+    assert choose_row(softmax.ir(ones(32, 8), BM=rows)) == row_layout(warps)
 
 
 def test_a_grid_of_several_axes_is_laid_out_with_the_last_one_innermost():
@@ -152,3 +153,17 @@ def test_a_window_at_data_is_guarded_below_and_above():
 
     source = emit(cut.ir(ones(9), jnp.array([1])), CUDA).source
     assert " >= 0 && (v" in source and " < 9" in source
+
+
+@DIALECTS
+def test_rows_that_are_whole_runs_are_read_and_written_sixteen_bytes_at_a_time(dialect):
+    for dtype, wide in ((jnp.float32, 128), (jnp.float16, 256)):
+        source = emit(softmax.ir(ones(13, 3 * wide, dtype=dtype)), dialect).source
+        assert source.count("fetch<uint4>(&v") == source.count("keep<uint4>(&o_ref") == 1
+        for columns in (3 * wide + 1, wide + 16):
+            source = emit(softmax.ir(ones(13, columns, dtype=dtype)), dialect).source
+            assert "fetch<uint4>" not in source
+
+
+def test_a_kernel_with_dots_keeps_neighbours_on_neighbouring_lanes():
+    assert "(lane + 32 * j)" in emit(matmul.ir(ones(64, 128), ones(128, 128), BN=128), CUDA).source

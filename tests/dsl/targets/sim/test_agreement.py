@@ -12,6 +12,7 @@ import dsl
 from dsl import atomic_add, cdiv, loop, pid, tile, where, zeros
 from dsl.kernels.softmax import softmax
 from dsl.lower.c.dialects import CUDA, METAL
+from dsl.lower.c.emit import emit
 from tests.dsl.targets.sim.cases import agrees, normal, prepared
 
 DIALECTS = (CUDA, METAL)
@@ -39,6 +40,23 @@ def test_narrow_storage_is_rounded_once_at_the_end(dialect, dtype):
     assert found.dtype == NUMPY[dtype]
     close = np.asarray(found, np.float64) == np.asarray(expected.astype(NUMPY[dtype]), np.float64)
     assert close.mean() > 0.99
+
+
+@dialects
+def test_rows_in_runs_of_sixteen_bytes(dialect):
+    """Of f16 and, twice as many bytes, f32; with a row shared by all, and both reductions."""
+
+    @dsl.kernel(grid=3, out=lambda x, w: [dsl.like(x, dtype="f32"), dsl.like(x, shape=(3, x.shape[1]))])
+    def scaled(x, w, o, m):
+        rows = tile(pid(0) * 4, 4)
+        t = x[rows, :].f32 * w[:]
+        o[rows, :] = t - t.max(1)
+        m[pid(0), :] = where(rows.rows() < x.shape[0], t, -1e4).max(0)
+
+    ir, arrays, expected = prepared(scaled, (normal(11, 256, dtype=jnp.float16), normal(256)), {})
+    program = emit(ir, dialect)
+    assert program.source.count("fetch<uint4>(&v") == 2 and "keep<uint4>" in program.source
+    agrees(ir, dialect, arrays, expected, program=program, tolerance=4e-3)
 
 
 @dialects

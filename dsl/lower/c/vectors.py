@@ -1,0 +1,69 @@
+"""Which windows may be read or written several neighbours at once, and which tiles end in zeros."""
+
+from collections.abc import Iterator
+
+from dsl.ir.affine import Ranges
+from dsl.ir.infer import window
+from dsl.ir.ops import AtomicAdd, Dot, Index, Kernel, Load, Span, Store, defined, walk
+from dsl.ir.types import BITS, NIBBLES, RefType, Shape
+from dsl.lower.c.layout import LANES, Layout, spread_layout
+from dsl.lower.c.placement import VECTOR_BYTES
+
+
+def in_runs(facts: Ranges, ref: RefType, index: Index, shape: Shape, layout: Layout) -> bool:
+    """True when each run of columns is, as a whole, in range or not and at an aligned address.
+
+    So it is when columns lie along the Ref's last axis, and the axis, the window's length and all that its
+    start is made of are multiples of the run. Arrays begin at addresses that are multiples of 16 bytes.
+    """
+    run, last = layout.columns.run, index[-1]
+    if run == 1 or ref.dtype in NIBBLES or not isinstance(last, Span) or last.tile_axis != 1:
+        return False
+    start = facts.affine(last.start)
+    parts = (start.constant, *start.terms.values(), ref.shape[-1], last.size)
+    return len(shape) == 2 and all(part % run == 0 for part in parts)
+
+
+def wide_run(ref: RefType, layout: Layout) -> int:
+    """How many elements of a run go at once: all, or what `VECTOR_BYTES` hold."""
+    return min(layout.columns.run, VECTOR_BYTES * 8 // BITS[ref.dtype])
+
+
+def zero_ends(kernel: Kernel, facts: Ranges) -> Iterator[tuple[int, int]]:
+    """(value id, axis) of loaded tiles whose slots past the end of an axis hold zeros.
+
+    Guards give zeros there unless what guards is the Ref's bound and the Ref goes on behind the window.
+    """
+    for op in walk(kernel.body):
+        if not isinstance(op, Load) or op.other != 0:
+            continue
+        ref = kernel.ref(op.ref)
+        for axis, entry in enumerate(op.index):
+            if not isinstance(entry, Span):
+                continue
+            whole = facts.interval(entry.start) == (0, 0) and ref.shape[axis] <= entry.size
+            if whole or facts.window_inside(ref, entry, axis):
+                yield op.result.id, entry.tile_axis
+
+
+def row_run(kernel: Kernel) -> int:
+    """How many neighbours a lane may take in the row layout: 16 bytes of the narrowest array, or fewer.
+
+    More than one only where each row is such a run of every lane, so many times over, and all windows are
+    `in_runs`; and not with dots, whose reads of shared memory want neighbours on neighbouring lanes.
+    """
+    ops, facts = list(walk(kernel.body)), Ranges(kernel)
+    if any(isinstance(op, Dot) for op in ops):
+        return 1
+    refs = {ref.name: ref for ref in kernel.refs}
+    windows = [(refs[op.ref], op.index) for op in ops if isinstance(op, Load | Store | AtomicAdd)]
+    wide = [(ref, index, shape) for ref, index in windows if (shape := window(ref, index))[1:] > (1,)]
+    widths = {value.shape[1] for op in ops for value in defined(op) if value.shape} - {1}
+    run = max((VECTOR_BYTES * 8 // BITS[ref.dtype] for ref, _, _ in wide), default=1)
+    while run > 1:
+        layout = spread_layout(1, LANES, run)
+        whole = all(width % layout.columns.unit == 0 for width in widths)
+        if whole and all(in_runs(facts, ref, index, shape, layout) for ref, index, shape in wide):
+            return run
+        run //= 2
+    return 1
