@@ -72,7 +72,7 @@ def test_claims_about_library_kernels_hold(name):
     watched(*of_case(case, case.telling and case.telling()))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(recipes())
 def test_claims_about_random_kernels_hold(recipe):
     watched(*specialised(recipe))
