@@ -19,7 +19,7 @@ from tests.dsl.passes.corpus import library
 GOOD = print_kernel(softmax.ir(jnp.ones((5, 3))))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(recipes())
 def test_random_kernels_round_trip(recipe):
     kernel, _ = specialised(recipe)

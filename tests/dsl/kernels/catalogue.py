@@ -305,7 +305,6 @@ CASES = {
         small(with_nibbles, of=int4_matvec, BM=10),
         lambda x, w, s, m: jnp.einsum("nk,k->n", dense(nibbles(w), s, m), x[0])[:, None],
         lambda: (normal(1, 96) * 0.1, *_four_bits(41, 96)),
-        False,
     ),
     "int8_linear": Case(
         small(int8_linear, BM=5, BX=2),
@@ -316,7 +315,6 @@ CASES = {
         small(with_nibbles, of=int4_linear, BM=5, BX=2),
         lambda x, w, s, m: x @ dense(nibbles(w), s, m).T,
         lambda: (normal(3, 96) * 0.1, *_four_bits(41, 96)),
-        False,
     ),
 }
 

@@ -35,6 +35,8 @@ ONE_OF_A_KIND = (
     "distance cosine",
     "hamming",
     "nearest",
+    "int8_linear",
+    "int4_linear",
 )
 """They stand for the others where a compilation each would be slow."""
 COVERED = {"ragged_attention", "decode_attention", *(f"matmul_bias {a}" for a in ("none", "relu", "silu"))}
