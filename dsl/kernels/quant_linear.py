@@ -25,8 +25,15 @@ def _out(x: Ref, w: Ref) -> Output:
     return like(x, shape=(x.shape[0], w.shape[0]), dtype="f32")
 
 
-def _for_xla(x: Ref, w: Ref) -> dict[str, int]:
-    return {"BM": w.shape[0], "BX": x.shape[0]}
+EXPANDED = 2**20
+"""Weights that the XLA lowering expands at a time: 4 MiB in f32, which a processor's cache holds."""
+
+
+def _for_xla(w: Ref) -> dict[str, int]:
+    """Blocks that divide the rows of weights, where there are such: others would be padded in a copy."""
+    out, most = w.shape[0], max(1, EXPANDED // w.shape[1])
+    fitting = (n for n in range(min(out, most), most // 2, -1) if out % n == 0)
+    return {"BM": next(fitting, min(out, most)), "BX": 1}
 
 
 def _for_cpu(x: Ref) -> dict[str, int]:

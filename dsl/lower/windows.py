@@ -6,6 +6,7 @@ makes the coordinate an array axis, which `vmap` then takes apart. *Dynamic*: fo
 dynamic_slice when the window is surely inside a padded array, else by a guarded gather.
 """
 
+from collections.abc import Container
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -101,25 +102,35 @@ def _how(entry: At | Span, size: int, extent: int, facts: Ranges, halved: bool) 
     return "slice", max(0, high + size - extent)
 
 
-def prepare(array: jax.Array, plan: LoadPlan, other: jax.Array, order: list[int]) -> jax.Array:
-    """The Ref's array with static axes cut and blocked ones split; block axes lead, in `order`."""
+def prepare(array: jax.Array, plan: LoadPlan, other: jax.Array) -> jax.Array:
+    """The Ref's array with static axes cut and blocked ones split, each block axis before its window's.
+
+    `vmap` takes block axes from where they lie: nothing is transposed.
+    """
     for axis, part in enumerate(plan.axes):
         if part.kind == "static":
             array = cut(array, axis, part.start, part.size, other)
         elif part.kind == "slice":
             array = cut(array, axis, 0, array.shape[axis] + part.start, other)
-    lead: list[tuple[int, int]] = []
     position = 0
     for part in plan.axes:
         if part.kind == "blocked":
             array = cut(array, position, part.start, part.extent * part.stride, other)
             shape = (*array.shape[:position], part.extent, part.stride, *array.shape[position + 1 :])
             array = lax.slice_in_dim(array.reshape(shape), 0, part.size, axis=position + 1)
-            lead.append((order.index(part.symbol), position))
             position += 1
         position += 1
-    sources = [place for _, place in sorted(lead)]
-    return jnp.moveaxis(array, sources, range(len(sources)))
+    return array
+
+
+def place_of(plan: LoadPlan, symbol: int, gone: Container[int]) -> int:
+    """Where the block axis of `symbol` is in a prepared array, once those in `gone` have been taken."""
+    position = 0
+    for part in plan.axes:
+        if part.kind == "blocked" and part.symbol == symbol:
+            return position
+        position += 2 if part.kind == "blocked" and part.symbol not in gone else 1
+    raise ValueError("this load is not blocked by the symbol")
 
 
 def cut(array: jax.Array, axis: int, start: int, size: int, other: jax.Array) -> jax.Array:
@@ -154,7 +165,10 @@ def take(block: jax.Array, plan: LoadPlan, starts: list[jax.Array], other: jax.A
 
 def unpack(data: jax.Array, dtype: str) -> jax.Array:
     """Bytes (..., n / 2) -> int32 (..., n): see `dsl.ir` for the order."""
-    groups = data.reshape(*data.shape[:-1], -1, 16)
-    both = jnp.concatenate([groups & 15, groups >> 4], axis=-1).astype(jnp.int32)
-    both = both.reshape(*data.shape[:-1], data.shape[-1] * 2)
+    if data.shape[-1] == 16:  # one group: no reshape, before which `vmap` would have to transpose
+        both = jnp.concatenate([data & 15, data >> 4], axis=-1).astype(jnp.int32)
+    else:
+        groups = data.reshape(*data.shape[:-1], -1, 16)
+        both = jnp.concatenate([groups & 15, groups >> 4], axis=-1).astype(jnp.int32)
+        both = both.reshape(*data.shape[:-1], data.shape[-1] * 2)
     return jnp.where(both > 7, both - 16, both) if dtype == "i4" else both

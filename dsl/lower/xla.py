@@ -2,10 +2,12 @@
 
 Programs become `vmap` axes (one for each grid axis, so that a dot whose sides depend on different axes
 stays one dot); loops with a static bound become `scan`, so that they have a reverse mode; loops that
-only add up independent terms become another `vmap` axis and a sum. Stores gather at the end: reshapes
+only add up independent terms become another `vmap` axis and a sum, or a dot where their rows are summed
+afterwards. Stores gather at the end: reshapes
 where the windows tile the output, one scatter otherwise.
 """
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -23,16 +25,17 @@ from dsl.ir.ops import (
     Load,
     Loop,
     Op,
+    Reduce,
     Store,
     has_effect,
     walk,
 )
 from dsl.ir.types import NIBBLES, Value
 from dsl.lower.stores import Axis, Written, assemble
-from dsl.lower.windows import LoadPlan, plan_load, prepare, unpack
+from dsl.lower.windows import LoadPlan, place_of, plan_load, prepare, unpack
 from dsl.lower.xla_program import Env, Program, filler
 
-LARGEST_BATCH = 256 * 2**20
+LARGEST_BATCH = 64 * 2**20
 """Bytes of one value over all programs, beyond which the outermost grid axis runs one by one."""
 
 
@@ -68,6 +71,8 @@ class Plan:
         self.extents = {s: n for s, n in self.extents.items() if n > 1}
         self.loads: dict[int, tuple[Load, LoadPlan]] = {}
         self.summed: set[int] = set()
+        self.contracted: dict[int, tuple[Value, Value]] = {}
+        self._uses = Counter(value.id for op in walk(kernel.body) for value in _used(op))
         self._visit(kernel.body, dict(self.extents))
 
     def _visit(self, body: Sequence[Op], extents: dict[int, int]) -> None:
@@ -79,11 +84,32 @@ class Plan:
                 trip = self.facts.exact_trip(op)
                 if trip and self.facts.interval(op.lo) == (0, 0) and _sums_terms(op):
                     self.summed.add(op.induction.id)
+                    self.contracted |= self._contractions(op)
                     self.order.append(op.induction.id)
                     inner[op.induction.id] = trip
                 elif has_effect(op) and self.facts.trip(op) is None:
                     raise Unsupported("a loop that stores needs a static bound; give loop(..., max_trip=)")
                 self._visit(op.body, inner)
+
+    def _contractions(self, loop: Loop) -> dict[int, tuple[Value, Value]]:
+        """Finals of which only the row sums are used, and whose terms are a tile times a row: dots."""
+        found = {}
+        inside = {op.results[0].id: op for op in loop.body if len(op.results) == 1}
+        rows = {op.operand.id for op in walk(self.kernel.body) if isinstance(op, Reduce) and _sums_rows(op)}
+        for carry, after, final in zip(loop.carries, loop.yields, loop.finals, strict=True):
+            added = inside[after.id]
+            if not isinstance(added, Binary) or final.id not in rows or self._uses[final.id] != 1:
+                continue
+            term = inside.get((added.right if added.left == carry else added.left).id)
+            if (
+                isinstance(term, Binary)
+                and term.kind == "mul"
+                and 1 in (term.left.shape[0], term.right.shape[0])
+            ):
+                pair = (term.left, term.right) if term.right.shape[0] == 1 else (term.right, term.left)
+                if pair[0].shape == final.shape and pair[1].shape[1] == final.shape[1]:
+                    found[final.id] = pair
+        return found
 
     def run(self, memory: dict[str, jax.Array]) -> list[Written]:
         blocks = {number: self._block(op, plan, memory) for number, (op, plan) in self.loads.items()}
@@ -103,7 +129,7 @@ class Plan:
         ref, array = self.kernel.ref(op.ref), memory[op.ref]
         if ref.dtype in NIBBLES and not plan.bytes_at_once:
             array = unpack(array, ref.dtype)
-        return prepare(array, plan, filler(op, plan, array), self.order)
+        return prepare(array, plan, filler(op, plan, array))
 
     def _over_axis(
         self, axis: int, values: dict[int, Any], blocks: dict[int, jax.Array], program: Any
@@ -120,14 +146,32 @@ class Plan:
             return program(axis + 1, {**values, -1 - axis: place}, {**shared, **taken})
 
         places = jnp.arange(extent, dtype=jnp.int32)
+        at = {n: self.place(n, symbol) for n in mine}
         if axis == 0 and self._largest() > LARGEST_BATCH:
-            return lax.map(lambda both: one(*both), (places, mine))
-        return jax.vmap(one)(places, mine)
+            led = {n: jnp.moveaxis(block, at[n], 0) for n, block in mine.items()}
+            return lax.map(lambda both: one(*both), (places, led))
+        return jax.vmap(one, (0, at))(places, mine)
+
+    def place(self, load: int, symbol: int) -> int:
+        """The array axis of `symbol` in a load's block, once the axes around it have been taken."""
+        return place_of(self.loads[load][1], symbol, self.order[: self.order.index(symbol)])
 
     def _largest(self) -> int:
-        """Bytes of the widest value, over all programs."""
+        """Bytes of the widest value, over all programs and, where a loop became an axis, all passes."""
         sizes = [v.shape[0] * v.shape[1] for op in walk(self.kernel.body) for v in op.results if v.shape]
+        for op in walk(self.kernel.body):
+            if isinstance(op, Loop) and op.induction.id in self.summed:
+                trip = self.facts.exact_trip(op) or 1
+                sizes += [trip * v.shape[0] * v.shape[1] for v in op.carries if v.shape]
         return 4 * max(sizes, default=1) * int(np.prod(self.kernel.grid))
+
+
+def _used(op: Op) -> list[Value]:
+    return [*op.operands, *op.yields] if isinstance(op, Loop) else list(op.operands)
+
+
+def _sums_rows(op: Reduce) -> bool:
+    return op.kind == "sum" and op.axis == 1 and op.result.dtype == "f32"
 
 
 def _sums_terms(op: Loop) -> bool:

@@ -134,6 +134,8 @@ class Program:
                 return jnp.where(self.get(condition), self.get(left), self.get(right))
             case Cast(operand=operand, result=result):
                 return jnp.asarray(self.get(operand)).astype(DTYPE[result.dtype])
+            case Reduce(operand=operand) if operand.id in self.plan.contracted:
+                return self.get(operand)
             case Reduce(kind=kind, operand=operand, axis=axis):
                 return REDUCE[kind](self.get(operand), axis=axis, keepdims=True)
             case Dot(left=left, right=right, transpose_b=True) if left.shape[0] == 1 and self.fills(left):
@@ -200,14 +202,25 @@ class Program:
         symbol = op.induction.id
         mine = {n: b for n, b in self.env.blocks.items() if symbol in self.plan.loads[n][1].symbols}
         shared = {n: b for n, b in self.env.blocks.items() if n not in mine}
-        empty = tuple(jnp.zeros_like(value) for value in init)
+        values = {
+            **self.env.values,
+            **{c.id: jnp.zeros_like(v) for c, v in zip(op.carries, init, strict=True)},
+        }
 
         def term(j: jax.Array, taken: dict[int, jax.Array]) -> Any:
-            return self._pass(op, j, empty, {**shared, **taken}, [])[0]
+            inner = Program(self.plan, Env({**values, symbol: j}, {**shared, **taken}), self.written)
+            inner.block(op.body, [])
+            wanted = zip(op.finals, op.yields, strict=True)
+            return [
+                tuple(jnp.asarray(inner.get(v)) for v in self.plan.contracted.get(final.id, (after,)))
+                for final, after in wanted
+            ]
 
         trip = self.plan.facts.exact_trip(op) or 0
-        terms = jax.vmap(term)(jnp.arange(trip, dtype=jnp.int32), mine)
-        return [start + part.sum(0).astype(start.dtype) for start, part in zip(init, terms, strict=True)]
+        at = {n: self.plan.place(n, symbol) for n in mine}
+        ends = [(1, 1) if final.id in self.plan.contracted else (0,) for final in op.finals]
+        terms = jax.vmap(term, (0, at), ends)(jnp.arange(trip, dtype=jnp.int32), mine)
+        return [_total(start, parts) for start, parts in zip(init, terms, strict=True)]
 
     def _scanned(
         self, op: Loop, init: tuple[Any, ...], lo: Any, hi: Any, trip: int, around: list[Axis]
@@ -238,6 +251,16 @@ class Program:
 
         found: tuple[Any, ...] = lax.fori_loop(lo, hi, step, init)
         return found
+
+
+def _total(start: jax.Array, parts: tuple[jax.Array, ...]) -> jax.Array:
+    """The sum of terms (passes, rows, columns); or the dot of (rows, passes, columns) with such a row."""
+    if len(parts) == 1:
+        return start + parts[0].sum(0).astype(start.dtype)
+    tile, row = (part.reshape(part.shape[0], -1) for part in parts)
+    # The row first: where `vmap` makes a matrix of it, the product is X W^T.
+    dot = lax.dot_general(row, tile, (((1,), (1,)), ((), ())), preferred_element_type=jnp.float32)
+    return start.sum(1, keepdims=True) + dot.T
 
 
 def window_shape(index: Index) -> tuple[int, ...]:

@@ -130,6 +130,19 @@ def theirs(kind: str, batch: int, context: int, threads: int) -> Callable[[], ob
     return steps
 
 
+def llama_logits(kind: str, tokens: list[int]) -> np.ndarray:
+    """llama.cpp's logits after each token, fed one by one: (tokens, vocab)."""
+    import llama_cpp as lc
+
+    model = lc.Llama(str(_file(kind)), n_ctx=512, n_threads=1, verbose=False)
+    found = []
+    for token in tokens:
+        model.eval([token])
+        row = lc.llama_get_logits_ith(model.ctx, -1)
+        found.append(np.array(np.ctypeslib.as_array(row, shape=(model.n_vocab(),))))
+    return np.stack(found)
+
+
 def _file(kind: str) -> Path:
     """The model's own file, or one requantised from it, kept in the cache folder."""
     import llama_cpp as lc

@@ -17,8 +17,21 @@ import numpy as np
 
 import dsl.kernels
 from dsl import Packed, update
-from dsl.kernels import activation, attention, decode, distance, matmul, norm, quant, quant_linear, rope
+from dsl.kernels import (
+    activation,
+    attention,
+    decode,
+    decode_columns,
+    distance,
+    integer_linear,
+    matmul,
+    norm,
+    quant,
+    quant_linear,
+    rope,
+)
 from dsl.kernels.round8 import round_to_int8
+from dsl.kernels.round16 import LARGEST, round_to_int16
 from dsl.kernels.softmax import softmax
 from dsl.lang.kernel import KernelFunction
 from engine.ops import distance as plain_distance
@@ -26,7 +39,7 @@ from engine.ops.linear import linear
 from engine.ops.quant import QTensor, quantize
 from engine.ops.topk import top_k
 
-SHAPES = ((576, 576), (1536, 576), (576, 1536), (49152, 576))
+SHAPES = ((1536, 576), (576, 1536), (49152, 576))
 """(out, in) of SmolLM2 135M's products."""
 STREAMED = 10_000_000
 """Weights read in a run, so that they do not stay in the cache."""
@@ -95,6 +108,15 @@ def rows() -> Iterator[Case]:
     )
     yield Case("swiglu 512x2048", activation.swiglu, lambda g, u: jax.nn.silu(g) * u, (x, y))
     yield Case("round_to_int8 512x2048", round_to_int8, rounded, (x,))
+    yield Case("round_to_int16 512x2048", round_to_int16, rounded_to_16_bits, (x,))
+
+
+def rounded_to_16_bits(x: jax.Array) -> tuple[jax.Array, ...]:
+    groups = x.reshape(x.shape[0], -1, 32)
+    step = jnp.abs(groups).max(-1) * (1 / LARGEST)
+    n = jnp.rint(groups / jnp.where(step == 0, 1, step)[..., None]).astype(jnp.int32)
+    high, low = (n >> 8).astype(jnp.int8), (n & 255).astype(jnp.uint8)
+    return high.reshape(x.shape), low.reshape(x.shape), step, n.sum(-1) * step
 
 
 def rounded(x: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -170,6 +192,20 @@ def attentions() -> Iterator[Case]:
         (normal(4, 8, 64), cache, cache + 1, lengths),
         bound=2,
     )
+    yield Case(
+        "decode by columns 4x8x1024x64",
+        decode_columns.decode_attention_by_columns,
+        by_columns,
+        (normal(4, 8, 64), cache.swapaxes(2, 3), cache + 1, lengths),
+        bound=2,
+    )
+
+
+def by_columns(q: jax.Array, k: jax.Array, v: jax.Array, lengths: jax.Array) -> jax.Array:
+    """`decoded` of keys that lie transposed: (batch, heads, dim, slots)."""
+    scores = jnp.einsum("bhd,bhdk->bhk", q, k) * q.shape[-1] ** -0.5
+    seen = (jnp.arange(k.shape[3]) < lengths[:, None])[:, None]
+    return jnp.einsum("bhk,bhkd->bhd", jax.nn.softmax(jnp.where(seen, scores, -1e30)), v)
 
 
 def appended(new: jax.Array, starts: jax.Array, cache: jax.Array) -> jax.Array:
@@ -242,14 +278,27 @@ def quantised() -> Iterator[Case]:
             copies = max(1, STREAMED // (out * features))
             matrices = [jax.tree.map(jnp.array, first) for _ in range(copies)]
             of = quant_linear.int8_linear if kind == "int8" else quant_linear.int4_linear
+            exact = integer_linear.int8_int16_linear if kind == "int8" else integer_linear.int4_int16_linear
             for count in (1, 4):
                 name = f"{kind} {count}x{features} @ {out}"
-                yield Case(name, of, _each(linear), (normal(count, features), matrices), _each(product))
+                args = (normal(count, features), matrices)
+                yield Case(name, of, _each(linear), args, _each(product))
+                yield Case(f"16-bit {name}", exact, _each(linear), args, _each(integer))
     first = quantize(normal(1536, 576), "int4")
     matrices = [jax.tree.map(jnp.array, first) for _ in range(STREAMED // (1536 * 576))]
     yield Case(
         "int4_matvec 576 @ 1536", quant.int4_matvec, _each(linear), (normal(1, 576), matrices), _each(_matvec)
     )
+
+
+def integer(x: jax.Array, w: QTensor, backend: str) -> jax.Array:
+    """What the engine does natively: x in 16 bits, integer dots."""
+    values = w.values.reshape(w.values.shape[0], -1)
+    high, low, step, sums = round_to_int16(x, backend=backend)
+    if w.minimum is None:
+        return integer_linear.int8_int16_linear(high, low, step, values, w.scale, backend=backend)
+    given = Packed(values, "u4"), w.scale, w.minimum
+    return integer_linear.int4_int16_linear(high, low, step, sums, *given, backend=backend)
 
 
 def _each(one: Callable[..., Any]) -> Callable[..., Any]:

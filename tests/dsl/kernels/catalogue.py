@@ -18,6 +18,7 @@ import dsl
 from dsl.kernels.activation import ACTIVATIONS, gelu, silu, swiglu
 from dsl.kernels.attention import flash_attention, ragged_attention
 from dsl.kernels.decode import decode_attention, kv_append
+from dsl.kernels.decode_columns import decode_attention_by_columns
 from dsl.kernels.distance import distance, hamming, nearest
 from dsl.kernels.matmul import batched_matmul, gemv, matmul, matmul_bias
 from dsl.kernels.norm import add_layer_norm, add_rms_norm, layer_norm, rms_norm
@@ -26,6 +27,7 @@ from dsl.kernels.quant_linear import int4_linear, int8_linear
 from dsl.kernels.quant_matmul import int4_matmul, int8_matmul
 from dsl.kernels.rope import rope, rope_interleaved, rope_tables
 from dsl.kernels.round8 import round_to_int8
+from dsl.kernels.round16 import round_to_int16
 from dsl.kernels.softmax import softmax
 
 
@@ -76,6 +78,10 @@ def decoded(q, k, v, lengths, window=10**6):
     slots = jnp.arange(k.shape[2])
     seen = (slots < lengths[:, None]) & (slots >= lengths[:, None] - window)
     return attention(q[:, :, None], k, v, seen[:, None, None])[:, :, 0]
+
+
+def decoded_by_columns(q, k, v, lengths, **keywords):
+    return decoded(q, jnp.swapaxes(k, 2, 3), v, lengths, **keywords)
 
 
 def appended(new, starts, cache):
@@ -144,11 +150,22 @@ def small(kernel, **sizes):
     return partial(kernel, **sizes)
 
 
+def near_in_16_bits(x, backend=None):
+    """What `round_to_int16` says of x: each element, and the sum of each group."""
+    high, low, step, sums = round_to_int16(x, backend=backend, BM=5)
+    whole = (high.astype(jnp.int32) * 256 + low).reshape(*step.shape, 32)
+    return (whole * step[..., None]).reshape(x.shape), sums
+
+
 def at_its_own_sizes(kernel):
     """What `small` made, at the sizes tuned for the backend: fewer loops, so faster to compile."""
     if not isinstance(kernel, partial):
         return kernel
     return partial(kernel.func, **{k: v for k, v in kernel.keywords.items() if k not in ("BM", "BN", "BK")})
+
+
+def _columns(q, k, v, lengths):
+    return q, jnp.swapaxes(k, 2, 3), v, lengths
 
 
 def append_to(new, starts, cache, **kw):
@@ -267,6 +284,14 @@ CASES = {
     "decode_attention windowed": Case(
         small(decode_attention, BN=8, window=35), lambda *a: decoded(*a, window=35), _decode_args
     ),
+    "decode_attention_by_columns": Case(
+        small(decode_attention_by_columns, BN=16), decoded_by_columns, lambda: _columns(*_decode_args())
+    ),
+    "decode_attention_by_columns windowed": Case(
+        small(decode_attention_by_columns, BN=8, window=10),
+        lambda *a: decoded_by_columns(*a, window=10),
+        lambda: _columns(*_decode_args()),
+    ),
     "kv_append": Case(
         append_to,
         appended,
@@ -278,6 +303,13 @@ CASES = {
         small(rope_interleaved, BM=8), turned_pairs, lambda: _rope_args(True), narrow=False
     ),
     "round_to_int8": Case(small(round_to_int8, BM=5), rounded, lambda: (normal(13, 96),), False, False),
+    "round_to_int16": Case(
+        near_in_16_bits,
+        lambda x: (x, x.reshape(13, 3, 32).sum(-1)),
+        lambda: (normal(13, 96) * 0.05,),
+        False,
+        False,
+    ),
     **{
         f"distance {metric}": Case(
             small(distance, BM=8, BN=16, metric=metric),
