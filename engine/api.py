@@ -13,7 +13,7 @@ from engine.compile_cache import enable_compile_cache
 from engine.embeddings.embedder import TextEmbedder
 from engine.errors import InvalidRequest, UnsupportedInput
 from engine.generate.loop import Generator
-from engine.generate.model import DecoderStepModel
+from engine.generate.model import KV_BYTES, DecoderStepModel
 from engine.generate.request import Completion, GenerationRequest, Piece, SamplingParams
 from engine.models import decoder, encoder
 from engine.protocols import EmbeddingCache, Float32, Progress
@@ -49,6 +49,7 @@ class Engine:
         max_slots: int = 4,
         max_context: int = DEFAULT_MAX_CONTEXT,
         max_queue: int = 64,
+        kv_bytes: int = KV_BYTES,
         cache: EmbeddingCache | None = None,
     ) -> None:
         self.name = name
@@ -58,6 +59,7 @@ class Engine:
         self._max_slots = max_slots
         self._max_context = max_context
         self._max_queue = max_queue
+        self._kv_bytes = kv_bytes
         self._cache = cache
         self._lock = threading.Lock()
         self._generator: Generator | None = None
@@ -72,6 +74,7 @@ class Engine:
         max_slots: int = 4,
         max_context: int = DEFAULT_MAX_CONTEXT,
         max_queue: int = 64,
+        kv_bytes: int = KV_BYTES,
         cache: EmbeddingCache | None = None,
     ) -> "Engine":
         """Loads an alias, a folder in Hugging Face layout, or a .gguf file.
@@ -81,6 +84,8 @@ class Engine:
             max_slots: chats that decode together.
             max_context: most tokens of one chat; at most what the model was made for.
             max_queue: chats that may wait for a slot.
+            kv_bytes: memory for keys and values of all chats and of known prompts; when it is short,
+                the chats that came last wait.
             cache: where embeddings are looked up first.
 
         Raises:
@@ -97,6 +102,7 @@ class Engine:
             max_slots=max_slots,
             max_context=max_context,
             max_queue=max_queue,
+            kv_bytes=kv_bytes,
             cache=cache,
         )
 
@@ -135,6 +141,11 @@ class Engine:
             raise UnsupportedInput(f"{self.name} has no tokenizer: it takes token ids only")
         return self.checkpoint.tokenizer
 
+    def token_bytes(self, token_id: int) -> bytes:
+        """What a token adds to a text; nothing for a model without a tokenizer."""
+        tokenizer = self.checkpoint.tokenizer
+        return b"" if tokenizer is None else tokenizer.token_bytes(token_id)
+
     @property
     def generator(self) -> Generator:
         """The scheduler of this chat model. Raises UnsupportedInput for other models."""
@@ -143,7 +154,11 @@ class Engine:
         with self._lock:
             if self._generator is None:
                 model = DecoderStepModel(
-                    self.params, self.config, max_slots=self._max_slots, max_context=self.max_context
+                    self.params,
+                    self.config,
+                    max_slots=self._max_slots,
+                    max_context=self.max_context,
+                    kv_bytes=self._kv_bytes,
                 )
                 self._generator = Generator(
                     model,
@@ -230,6 +245,9 @@ def _sampling(options: Mapping[str, Any]) -> SamplingParams:
             raise InvalidRequest(
                 f"there is no sampling parameter {name!r}; there are: {', '.join(known)}", param=name
             )
-    if isinstance(options.get("stop"), str):
-        options = {**options, "stop": (options["stop"],)}
-    return SamplingParams(**options)
+    given = dict(options)
+    if isinstance(given.get("stop"), str):
+        given["stop"] = (given["stop"],)
+    if isinstance(given.get("logit_bias"), Mapping):
+        given["logit_bias"] = tuple(given["logit_bias"].items())
+    return SamplingParams(**given)

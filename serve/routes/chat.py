@@ -6,7 +6,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from engine.generate.request import GenerationRequest
 from serve.http.body import read_body
 from serve.http.openapi import takes
 from serve.http.services import services_of
@@ -24,7 +23,8 @@ async def chat_completions(request: Request) -> Response:
     body = await read_body(request, ChatRequest)
     engine = services.runtime.chat_engine(body.model or services.settings.chat_model)
     body.refuse_unsupported()
-    messages, sampling = body.chat(), body.sampling()
+    messages = body.chat()
+    body.requests(())
     began = time.perf_counter()
     prompt = tuple(await services.light.run(engine.chat_prompt, messages))
     services.metrics.stage("tokenize", time.perf_counter() - began)
@@ -32,8 +32,8 @@ async def chat_completions(request: Request) -> Response:
     return await respond(
         request,
         generator,
-        [GenerationRequest(prompt, one) for one in sampling],
-        ChatReply(engine.name, with_usage=body.wants_usage),
+        body.requests(prompt),
+        ChatReply(engine.name, token_bytes=engine.token_bytes, with_usage=body.wants_usage),
         stream=bool(body.stream),
     )
 

@@ -5,6 +5,7 @@ from typing import Any, ClassVar
 from pydantic import BaseModel, ConfigDict
 
 from engine.errors import InvalidRequest, UnsupportedInput
+from engine.generate.request import MOST_TOP_LOGPROBS
 from serve.routes.sampling import CompletionFields
 
 __all__ = ["ChatRequest"]
@@ -42,19 +43,20 @@ class ChatRequest(CompletionFields):
     top_logprobs: int | None = None
     audio: Any = None
 
-    unsupported: ClassVar[tuple[str, ...]] = (
-        "logit_bias",
-        "tools",
-        "functions",
-        "logprobs",
-        "top_logprobs",
-        "audio",
-    )
+    unsupported: ClassVar[tuple[str, ...]] = ("tools", "functions", "audio")
 
     @property
     def new_tokens(self) -> int | None:
         """The newer name wins where both are given."""
         return self.max_tokens if self.max_completion_tokens is None else self.max_completion_tokens
+
+    @property
+    def likeliest(self) -> int | None:
+        if self.top_logprobs is not None and not self.logprobs:
+            raise InvalidRequest("top_logprobs needs logprobs to be true", param="top_logprobs")
+        if self.top_logprobs is not None and not 0 <= self.top_logprobs <= MOST_TOP_LOGPROBS:
+            raise InvalidRequest(f"top_logprobs must be 0 to {MOST_TOP_LOGPROBS}", param="top_logprobs")
+        return (self.top_logprobs or 0) if self.logprobs else None
 
     def refuse_unsupported(self) -> None:
         super().refuse_unsupported()

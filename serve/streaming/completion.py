@@ -61,8 +61,7 @@ async def _collect(
     with generation:
         async for index, piece in generation.pieces():
             timer.piece()
-            choices[index].text += piece.text
-            choices[index].finish_reason = piece.finish_reason
+            choices[index].add(piece)
         timer.end(generation.usage)
         return JSONResponse(reply.whole(choices, generation.usage))
 
@@ -72,6 +71,7 @@ async def _events(
 ) -> AsyncGenerator[bytes, None]:
     """Opening chunks, increments, endings, usage if asked, `[DONE]`; or an error event and no more."""
     timer = _Timer(services)
+    sent = [len(prefix)] * count
     forget = services.drain.on_expire(lambda: generation.fail(shutting_down()))
     try:
         with generation:
@@ -82,8 +82,9 @@ async def _events(
                     yield event(reply.increment(index, prefix))
             async for index, piece in generation.pieces():
                 timer.piece()
-                if piece.text:
-                    yield event(reply.increment(index, piece.text))
+                if piece.text or piece.logprobs:
+                    yield event(reply.increment(index, piece.text, piece.logprobs, offset=sent[index]))
+                    sent[index] += len(piece.text)
                 if piece.finish_reason is not None:
                     yield event(reply.ending(index, piece.finish_reason))
             timer.end(generation.usage)

@@ -29,9 +29,40 @@ def test_every_sampling_field_reaches_the_engine():
         "repetition_penalty": 1.2,
         "presence_penalty": 0.3,
         "frequency_penalty": 0.4,
+        "typical_p": 0.8,
+        "min_tokens": 2,
         "seed": 7,
     }
-    assert chat(**fields, stop=["a", "b"]).sampling() == [SamplingParams(**fields, stop=("a", "b"))]
+    lists = {"stop": ["a", "b"], "stop_token_ids": [4, 5], "logit_bias": {"50": -100, "7": 1.5}}
+    wanted = SamplingParams(
+        **fields, stop=("a", "b"), stop_token_ids=(4, 5), logit_bias=((50, -100.0), (7, 1.5)), logprobs=3
+    )
+    assert chat(**fields, **lists, logprobs=True, top_logprobs=3).sampling() == [wanted]
+
+
+def test_how_many_log_probabilities_are_asked_for():
+    assert chat(logprobs=True).sampling()[0].logprobs == 0
+    assert chat(logprobs=False).sampling()[0].logprobs is None
+    assert CompletionRequest(prompt="a", logprobs=2).sampling()[0].logprobs == 2
+    assert CompletionRequest(prompt="a").sampling()[0].logprobs is None
+    with pytest.raises(UnsupportedInput, match="echo"):
+        CompletionRequest(prompt="a", logprobs=2, echo=True).refuse_unsupported()
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"top_logprobs": 3}, "top_logprobs"),
+        ({"logprobs": True, "top_logprobs": 21}, "top_logprobs"),
+        ({"logit_bias": {"the": 1}}, "logit_bias"),
+        ({"logit_bias": {"-1": 1}}, "logit_bias"),
+        ({"logit_bias": {"1": 1000}}, "logit_bias"),
+    ],
+)
+def test_odd_log_probabilities_and_biases_name_their_field(fields, param):
+    with pytest.raises(InvalidRequest) as raised:
+        chat(**fields).sampling()
+    assert raised.value.param == param
 
 
 @pytest.mark.parametrize(
@@ -103,8 +134,6 @@ def test_no_messages_at_all_are_refused():
     [
         ({"tools": [{"type": "function"}]}, "tools"),
         ({"functions": [{}]}, "functions"),
-        ({"logprobs": True}, "logprobs"),
-        ({"logit_bias": {"5": 1}}, "logit_bias"),
         ({"response_format": {"type": "json_schema"}}, "response_format"),
     ],
 )
