@@ -21,6 +21,7 @@ from engine.registry import resolve
 from engine.text.prompt import encode_chat
 from engine.text.template import ChatTemplate
 from engine.text.tokenizer import Tokenizer
+from engine.text.tool_calls import Tool
 from engine.weights.build import Quant
 from engine.weights.checkpoint import Checkpoint, checkpoint_kind, load_checkpoint
 
@@ -169,9 +170,15 @@ class Engine:
                 )
             return self._generator
 
-    def chat_prompt(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
-        """Token ids of a chat, ready for the model's reply. Control tokens in user text stay text."""
-        return encode_chat(self._template, self.tokenizer, messages)
+    def chat_prompt(self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Tool] = ()) -> list[int]:
+        """Token ids of a chat, ready for the model's reply. Control tokens in user text stay text.
+
+        Args:
+            messages: `{"role", "content"}`; an assistant's may have `tool_calls`, a list of
+                `{"function": {"name", "arguments": object}}`, and a `tool`'s is what one gave.
+            tools: functions that the model is told of.
+        """
+        return encode_chat(self._template, self.tokenizer, messages, tools=tools)
 
     @overload
     def chat(
@@ -184,11 +191,13 @@ class Engine:
     def chat(
         self, messages: Sequence[Mapping[str, str]], *, stream: bool = False, **sampling: Any
     ) -> Completion | Iterator[Piece]:
-        """The model's reply to a chat. `sampling` are the fields of `SamplingParams`.
+        """The model's reply to a chat. `sampling` are the fields of `SamplingParams`, and `constraint`.
 
         With `stream=True` an iterator of pieces, whose last one says why it ended.
         """
-        request = GenerationRequest(tuple(self.chat_prompt(messages)), _sampling(sampling))
+        constraint = sampling.pop("constraint", None)
+        prompt = tuple(self.chat_prompt(messages))
+        request = GenerationRequest(prompt, _sampling(sampling), constraint=constraint)
         return self.generator.stream(request) if stream else self.generator.generate(request)
 
     def generate(self, prompt: str | Sequence[int], **sampling: Any) -> Completion:

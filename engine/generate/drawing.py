@@ -42,20 +42,33 @@ class DrawState:
             state.in_prompt, state.counts = np.zeros(vocabulary, bool), np.zeros(vocabulary, np.int32)
             state.in_prompt[list(opening.prompt)] = True
         for token in opening.generated:
-            state.advance(token)
+            state.count(token)
         return state
 
     @property
     def shaped(self) -> bool:
         """Whether the next token's logits are changed before it is drawn."""
-        return sampler.shapes(self.sampling) or self._too_short
+        return sampler.shapes(self.sampling) or self._too_short or self.opening.guide is not None
 
     @property
     def greedy(self) -> bool:
         """Whether the next token is the plain argmax of its logits."""
         return self.sampling.temperature == 0 and not self.shaped
 
+    @property
+    def error(self) -> str | None:
+        """Why nothing can be drawn any more."""
+        guide = self.opening.guide
+        reason = None if guide is None else guide.error
+        return None if reason is None else f"the reply's grammar cannot go on: {reason}"
+
     def advance(self, token: int) -> None:
+        """Takes in a token that was drawn."""
+        self.count(token)
+        if self.opening.guide is not None:
+            self.opening.guide.advance(token)
+
+    def count(self, token: int) -> None:
         self.generated += 1
         if self.counts is not None:
             self.counts[token] += 1
@@ -66,7 +79,10 @@ class DrawState:
             shaping.in_prompt[row], shaping.counts[row] = self.in_prompt, self.counts
         for token, bias in self.sampling.logit_bias:
             shaping.bias[row, token] = bias
-        if self._too_short:
+        if self.opening.guide is not None:
+            # Its end tokens are allowed where the text may end, whatever `min_tokens` says.
+            self.opening.guide.allow(shaping.allowed[row])
+        elif self._too_short:
             shaping.bias[row, list(self.opening.ends)] = -np.inf
 
     @property
@@ -92,7 +108,11 @@ def draw(
     if wanted:
         found = programs["logprobs", logits.shape[0], logits.shape[1]](logits, np.maximum(tokens, 0))
         reports = by_row(wanted, tokens, found)
-    return {row: Drawn(int(tokens[row]), reports.get(row)) for row in states}
+    errors = {row: state.error for row, state in states.items()}
+    return {
+        row: Drawn(NO_TOKEN if errors[row] else int(tokens[row]), reports.get(row), errors[row])
+        for row in states
+    }
 
 
 def _sampled(programs: Programs, states: Mapping[int, DrawState], logits: jax.Array) -> NDArray[np.int32]:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from engine.generate.guide import Guide
 from engine.generate.request import GenerationRequest
 from engine.generate.step_model import Opening
 from engine.generate.text_stream import TextStream
@@ -12,7 +13,7 @@ ARRIVALS_A_PRIORITY = 16
 
 @dataclass(eq=False)
 class Job:
-    """Made by the caller; everything but the first three is the scheduler's.
+    """Made by the caller; everything but the first four is the scheduler's.
 
     Attributes:
         table: the blocks it holds.
@@ -25,6 +26,7 @@ class Job:
     request: GenerationRequest
     stream: TextStream
     seed: int
+    guide: Guide | None = None
     slot: int | None = field(default=None, init=False)
     table: list[int] = field(default_factory=list, init=False)
     cached: int = field(default=0, init=False)
@@ -39,7 +41,7 @@ class Job:
     @property
     def opening(self) -> Opening:
         sampling = self.request.sampling
-        return Opening(self.prompt, sampling, self.seed, self.stream.ends, tuple(self.generated))
+        return Opening(self.prompt, sampling, self.seed, self.stream.ends, tuple(self.generated), self.guide)
 
     def arrive(self, number: int, now: float) -> None:
         """Fixes its place among all requests: it is the `number`-th to come.

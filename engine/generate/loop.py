@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from types import TracebackType
 
 from engine.errors import ContextLengthExceeded, InvalidRequest, ModelError, Overloaded, UnsupportedInput
+from engine.generate.constraint import Constraint
+from engine.generate.guide import Guide, GuideMaker
 from engine.generate.job import Job
 from engine.generate.model import KV_BYTES, DecoderStepModel
 from engine.generate.request import Completion, GenerationRequest, Piece, Usage
@@ -124,6 +126,7 @@ class Generator:
         self._context = min(max_context or model.max_context, model.max_context)
         self._tokenizer = tokenizer
         self._eos_ids = frozenset((*eos_ids, *(tokenizer.eos_ids if tokenizer else ())))
+        self._guides = GuideMaker(tokenizer, model.vocab_size, self._eos_ids) if tokenizer else None
         self._draw_seed = draw_seed
         self._clock = clock
         self._slots = max_slots
@@ -166,7 +169,8 @@ class Generator:
 
         Raises InvalidRequest, ContextLengthExceeded or Overloaded, all before any work.
         """
-        job = Job(request, self._text_stream(request), self._seed(request))
+        guide = None if request.constraint is None else self._guide(request.constraint)
+        job = Job(request, self._text_stream(request), self._seed(request), guide)
         with self._changed:
             if self._closing:
                 raise Overloaded("the model is being unloaded")
@@ -182,6 +186,14 @@ class Generator:
                 # A thread inside XLA while the interpreter ends would crash it.
                 atexit.register(self.close)
         return Ticket(job, self._cancel)
+
+    def prepare(self, constraint: Constraint | None) -> None:
+        """Compiles a constraint, up to a second of work, so that `submit` finds it done.
+
+        Raises InvalidRequest as `submit` would.
+        """
+        if constraint is not None:
+            self._guide(constraint)
 
     def stream(self, request: GenerationRequest) -> PieceStream:
         """Submits now, and gives the pieces as they come. Raises as `submit` does."""
@@ -270,6 +282,12 @@ class Generator:
         if unknown is not None:
             reason = f"token id {unknown} is outside the vocabulary of {self._model.vocab_size}"
             raise InvalidRequest(reason, param=param)
+
+    def _guide(self, constraint: Constraint) -> Guide:
+        if self._guides is None or not self._eos_ids:
+            reason = "constrained replies need a model with a tokenizer and an end token"
+            raise InvalidRequest(reason, param=constraint.param)
+        return self._guides.make(constraint)
 
     def _seed(self, request: GenerationRequest) -> int:
         return self._draw_seed() if request.sampling.seed is None else request.sampling.seed

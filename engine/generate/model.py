@@ -297,4 +297,5 @@ def _taken(sequence: _Sequence, drawn: Drawn | None) -> Step:
 
 def _advance(sequence: _Sequence, drawn: Drawn) -> None:
     sequence.last = max(drawn.token, 0)
-    sequence.state.advance(sequence.last)
+    if drawn.token != NO_TOKEN:
+        sequence.state.advance(drawn.token)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from engine.errors import InvalidRequest
+from engine.generate.constraint import Constraint
 
 FinishReason = Literal["stop", "length", "cancelled", "deadline", "error"]
 
@@ -104,6 +105,7 @@ class GenerationRequest:
     Args:
         priority: lower goes first, from -10 to 10; each step is worth a fixed number of later arrivals,
             so nobody waits for ever.
+        constraint: what the text of the reply must look like.
         timeout: seconds after which it ends with reason "deadline", waiting or running; None for never.
     """
 
@@ -111,6 +113,7 @@ class GenerationRequest:
     sampling: SamplingParams = SamplingParams()
     priority: int = 0
     timeout: float | None = None
+    constraint: Constraint | None = None
 
     def __post_init__(self) -> None:
         if not HIGHEST_PRIORITY <= self.priority <= LOWEST_PRIORITY:
@@ -118,6 +121,8 @@ class GenerationRequest:
             raise InvalidRequest(f"priority must be {wanted}, not {self.priority}", param="priority")
         if self.timeout is not None and not 0 < self.timeout < math.inf:
             raise InvalidRequest(f"timeout must be a number of seconds, not {self.timeout}", param="timeout")
+        if self.constraint is not None and self.sampling.ignore_eos:
+            raise InvalidRequest("a constrained reply ends where its grammar does", param="ignore_eos")
 
 
 @dataclass(frozen=True)

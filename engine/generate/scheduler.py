@@ -203,13 +203,15 @@ class Scheduler:
 
     def _push(self, job: Job, drawn: Drawn) -> None:
         if drawn.token == NO_TOKEN:
-            self._emit(job, job.stream.end("error", _NOT_FINITE))
+            self._emit(job, job.stream.end("error", drawn.error or _NOT_FINITE))
             return
         before = job.stream.tokens
         piece = job.stream.push(drawn.token, drawn.logprobs)
         job.generated.append(drawn.token)
         self.generated_tokens += job.stream.tokens - before
         self._emit(job, piece)
+        if job.guide is not None and job.guide.finished and not job.stream.finished:
+            self._emit(job, job.stream.end("stop"))
 
     def _emit(self, job: Job, piece: Piece) -> None:
         self._events.append((job, piece))

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from engine.generate.guide import Guide
 from engine.generate.request import SamplingParams, TokenLogprobs
 from engine.protocols import Progress
 
 NO_TOKEN = -1
-"""Given for a slot whose logits are not finite: that stream ends with an error, the others go on."""
+"""Given for a slot that cannot go on: that stream ends with an error, the others go on."""
 
 Table = Sequence[int]
 """The blocks of one sequence, in the order of its positions."""
@@ -19,10 +20,14 @@ Table = Sequence[int]
 
 @dataclass(frozen=True)
 class Drawn:
-    """One new token, and its log-probabilities if the request asked for them."""
+    """One new token, and its log-probabilities if the request asked for them.
+
+    `error` says why there is NO_TOKEN, if that is not because the logits are not finite.
+    """
 
     token: int
     logprobs: TokenLogprobs | None = None
+    error: str | None = None
 
 
 @dataclass(frozen=True)
@@ -40,6 +45,7 @@ class Opening:
     Attributes:
         ends: tokens that end it; none is drawn before `sampling.min_tokens`.
         generated: tokens it had when it was preempted: they are replayed and not given again.
+        guide: which tokens may come next; it has seen `generated` already.
     """
 
     prompt: tuple[int, ...]
@@ -47,6 +53,7 @@ class Opening:
     seed: int
     ends: frozenset[int] = frozenset()
     generated: tuple[int, ...] = ()
+    guide: Guide | None = None
 
 
 class StepModel(Protocol):

@@ -12,6 +12,7 @@ from serve.http.services import services_of
 from serve.routes.chat_request import ChatRequest
 from serve.streaming.completion import respond
 from serve.streaming.replies import ChatReply
+from serve.streaming.tool_reply import ToolReply
 
 __all__ = ["ROUTES"]
 
@@ -26,14 +27,17 @@ async def chat_completions(request: Request) -> Response:
     messages = body.chat()
     body.requests(())
     began = time.perf_counter()
-    prompt = tuple(await services.light.run(engine.chat_prompt, messages))
+    tools, _ = body.tools_and_constraint()
+    prompt = tuple(await services.light.run(engine.chat_prompt, messages, tools))
     services.metrics.stage("tokenize", time.perf_counter() - began)
+    kind = ToolReply if tools else ChatReply
     generator = await services.light.run(lambda: engine.generator)
+    await services.light.run(generator.prepare, body.constraint())
     return await respond(
         request,
         generator,
         body.requests(prompt),
-        ChatReply(engine.name, token_bytes=engine.token_bytes, with_usage=body.wants_usage),
+        kind(engine.name, token_bytes=engine.token_bytes, with_usage=body.wants_usage),
         stream=bool(body.stream),
     )
 

@@ -63,6 +63,7 @@ async def completions(request: Request) -> Response:
     body.requests(())
     prompt = await services.light.run(_prompt_ids, engine, body)
     generator = await services.light.run(lambda: engine.generator)
+    await services.light.run(generator.prepare, body.constraint())
     return await respond(
         request,
         generator,

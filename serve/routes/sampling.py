@@ -1,11 +1,12 @@
 """The fields that chat and text completions share, and what of OpenAI's we do not do."""
 
 from dataclasses import replace
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from engine.errors import InvalidRequest, UnsupportedInput
+from engine.generate.constraint import Constraint
 from engine.generate.request import GenerationRequest, SamplingParams
 
 __all__ = ["CompletionFields", "StreamOptions"]
@@ -57,6 +58,9 @@ class CompletionFields(BaseModel):
     frequency_penalty: float | None = None
     repetition_penalty: float | None = None
     logit_bias: dict[str, float] | None = None
+    guided_json: dict[str, Any] | None = None
+    guided_regex: str | None = None
+    guided_choice: list[str] | None = None
     priority: int | None = None
     timeout: float | None = None
 
@@ -96,10 +100,29 @@ class CompletionFields(BaseModel):
 
     def requests(self, prompt: tuple[int, ...]) -> list[GenerationRequest]:
         """One request per choice. Raises InvalidRequest as `sampling` does."""
+        constraint = self.constraint()
         return [
-            GenerationRequest(prompt, one, priority=self.priority or 0, timeout=self.timeout)
+            GenerationRequest(prompt, one, self.priority or 0, self.timeout, constraint)
             for one in self.sampling()
         ]
+
+    def constraint(self) -> Constraint | None:
+        """What the reply must look like. Raises InvalidRequest for two ways of saying it at once."""
+        given = self._constraints()
+        if len(given) > 1:
+            names = " and ".join(sorted(one.param for one in given))
+            raise InvalidRequest(f"{names} cannot be combined", param=given[1].param)
+        return given[0] if given else None
+
+    def _constraints(self) -> list[Constraint]:
+        found = []
+        if self.guided_json is not None:
+            found.append(Constraint.json_schema(self.guided_json, "guided_json"))
+        if self.guided_regex is not None:
+            found.append(Constraint.regex(self.guided_regex))
+        if self.guided_choice is not None:
+            found.append(Constraint.choice(self.guided_choice))
+        return found
 
     @property
     def new_tokens(self) -> int | None:

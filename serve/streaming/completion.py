@@ -79,14 +79,17 @@ async def _events(
                 if opening := reply.opening(index):
                     yield event(opening)
                 if prefix:
-                    yield event(reply.increment(index, prefix))
+                    for chunk in reply.increments(index, prefix):
+                        yield event(chunk)
             async for index, piece in generation.pieces():
                 timer.piece()
                 if piece.text or piece.logprobs:
-                    yield event(reply.increment(index, piece.text, piece.logprobs, offset=sent[index]))
+                    for chunk in reply.increments(index, piece.text, piece.logprobs, offset=sent[index]):
+                        yield event(chunk)
                     sent[index] += len(piece.text)
                 if piece.finish_reason is not None:
-                    yield event(reply.ending(index, piece.finish_reason))
+                    for chunk in reply.endings(index, piece.finish_reason):
+                        yield event(chunk)
             timer.end(generation.usage)
             if reply.with_usage:
                 yield event(reply.usage_chunk(generation.usage))

@@ -2,7 +2,7 @@
 
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -67,13 +67,13 @@ class ChatReply(_Reply):
     def opening(self, index: int) -> dict[str, Any]:
         return self._delta(index, {"role": "assistant", "content": ""})
 
-    def increment(
+    def increments(
         self, index: int, text: str, logprobs: Sequence[TokenLogprobs] = (), *, offset: int = 0
-    ) -> dict[str, Any]:
-        return self._delta(index, {"content": text}, logprobs=logprobs)
+    ) -> Iterator[dict[str, Any]]:
+        yield self._delta(index, {"content": text}, logprobs=logprobs)
 
-    def ending(self, index: int, reason: FinishReason) -> dict[str, Any]:
-        return self._delta(index, {}, reason)
+    def endings(self, index: int, reason: FinishReason) -> Iterator[dict[str, Any]]:
+        yield self._delta(index, {}, reason)
 
     def usage_chunk(self, usage: Usage) -> dict[str, Any]:
         return self._body("chat.completion.chunk", []) | {"usage": usage_json(usage)}
@@ -82,19 +82,25 @@ class ChatReply(_Reply):
         listed = [
             {
                 "index": index,
-                "message": {"role": "assistant", "content": choice.text, "refusal": None},
+                "message": self._message(index, choice),
                 "logprobs": chat_logprobs(choice.logprobs, self.token_bytes),
-                "finish_reason": choice.finish_reason,
+                "finish_reason": self._reason(index, choice.finish_reason),
             }
             for index, choice in enumerate(choices)
         ]
         return self._body("chat.completion", listed) | {"usage": usage_json(usage)}
 
+    def _message(self, index: int, choice: Choice) -> dict[str, Any]:
+        return {"role": "assistant", "content": choice.text, "refusal": None}
+
+    def _reason(self, index: int, reason: FinishReason | None) -> str | None:
+        return reason
+
     def _delta(
         self,
         index: int,
         delta: dict[str, Any],
-        reason: FinishReason | None = None,
+        reason: str | None = None,
         logprobs: Sequence[TokenLogprobs] = (),
     ) -> dict[str, Any]:
         shown = chat_logprobs(logprobs, self.token_bytes)
@@ -109,15 +115,15 @@ class TextReply(_Reply):
     def opening(self, index: int) -> None:
         """Text completions have no opening chunk."""
 
-    def increment(
+    def increments(
         self, index: int, text: str, logprobs: Sequence[TokenLogprobs] = (), *, offset: int = 0
-    ) -> dict[str, Any]:
+    ) -> Iterator[dict[str, Any]]:
         """`offset` characters of this choice were sent before."""
         shown = text_logprobs(logprobs, self.token_bytes, offset)
-        return self._chunk("text_completion", [_text_choice(index, text, None, shown)])
+        yield self._chunk("text_completion", [_text_choice(index, text, None, shown)])
 
-    def ending(self, index: int, reason: FinishReason) -> dict[str, Any]:
-        return self._chunk("text_completion", [_text_choice(index, "", reason, None)])
+    def endings(self, index: int, reason: FinishReason) -> Iterator[dict[str, Any]]:
+        yield self._chunk("text_completion", [_text_choice(index, "", reason, None)])
 
     def usage_chunk(self, usage: Usage) -> dict[str, Any]:
         return self._body("text_completion", []) | {"usage": usage_json(usage)}

@@ -40,6 +40,14 @@ CHAT = st.fixed_dictionaries(
         "min_tokens": JSON,
         "response_format": JSON,
         "frequency_penalty": JSON,
+        "tools": st.lists(st.fixed_dictionaries({"type": st.just("function"), "function": JSON}), max_size=2)
+        | JSON,
+        "tool_choice": st.sampled_from(["none", "auto", "required"]) | JSON,
+        "guided_json": JSON,
+        "guided_regex": st.text(max_size=8) | JSON,
+        "guided_choice": st.lists(st.text(max_size=3), max_size=3) | JSON,
+        "priority": st.integers(-12, 12) | JSON,
+        "timeout": st.floats(30, 60) | JSON,
     },
 )
 EMBEDDING = st.fixed_dictionaries(
