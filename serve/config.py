@@ -48,6 +48,7 @@ class Settings:
     kv_bytes: int = _setting(
         256 * 2**20, "memory for chats' keys and values; when short, the last to come waits"
     )
+    speculate: int = _setting(3, "tokens guessed ahead where a chat repeats itself; never changes a reply")
     max_body_bytes: int = _setting(8 * 2**20, "largest JSON body")
     max_upload_bytes: int = _setting(64 * 2**20, "largest uploaded document")
     max_connections: int = _setting(512, "open connections; more are refused")
@@ -67,6 +68,9 @@ class Settings:
         for name in ("max_slots", "max_context", "max_body_bytes", "max_upload_bytes", "max_connections"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}")
+        for name in ("kv_bytes", "speculate"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"{name} must be 0 or more, not {getattr(self, name)}")
 
 
 @dataclass(frozen=True)

@@ -89,6 +89,7 @@ class Runtime:
                 max_context=settings.max_context,
                 max_queue=settings.max_queue,
                 kv_bytes=settings.kv_bytes,
+                speculate=settings.speculate,
             )
             _expect(chat, "decoder", settings.chat_model, "chat_model")
         return cls(settings, chat=chat, embedding=embedding, database=database)

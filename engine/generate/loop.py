@@ -46,6 +46,8 @@ class GeneratorStats:
     blocks_cached: int
     prefix_hit_tokens: int
     preemptions: int
+    drafted_tokens: int
+    accepted_tokens: int
 
 
 class Ticket:
@@ -230,6 +232,8 @@ class Generator:
             blocks_cached=scheduler.memory.cached,
             prefix_hit_tokens=scheduler.memory.hit_tokens,
             preemptions=scheduler.preemptions,
+            drafted_tokens=self._model.drafted,
+            accepted_tokens=self._model.accepted,
         )
 
     def warm(self, progress: Progress | None = None) -> None:

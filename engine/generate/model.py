@@ -2,7 +2,6 @@
 
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -23,11 +22,16 @@ from engine.generate.kv_pool import (
     prefill_attend,
 )
 from engine.generate.programs import Key, Program, Programs, abstract
-from engine.generate.step_model import NO_TOKEN, Drawn, Opening, Step, Table
+from engine.generate.sequence import Feed
+from engine.generate.sequence import Sequence as SequenceState
+from engine.generate.speculate import NgramDrafter
+from engine.generate.step_model import NO_TOKEN, Opening, Step, Table
 from engine.models import decoder
 from engine.models.decoder import DecoderConfig, Params
+from engine.ops.dispatch import NATIVE_COLUMNS, NATIVE_ELEMENTS
 from engine.ops.jit import compile
 from engine.ops.paged_attention import walks_tables
+from engine.ops.quant import QTensor
 from engine.protocols import Progress
 from engine.shapes import bucket
 
@@ -45,16 +49,6 @@ KV_BYTES = 256 * 2**20
 """Default memory of the pool; one sequence of the whole context always fits."""
 
 
-@dataclass
-class _Sequence:
-    """`replay` holds tokens that are known already and have no keys yet; `last` is fed after them."""
-
-    state: DrawState
-    replay: list[int]
-    last: int = 0
-    position: int = 0
-
-
 class DecoderStepModel:
     """Satisfies `StepModel` for one decoder. Its methods belong to one thread, `warm` excepted.
 
@@ -63,6 +57,8 @@ class DecoderStepModel:
         max_slots: most sequences at once; `warm` compiles for each batch size up to it.
         max_context: shorter than the model's own context, or None for that.
         kv_bytes: memory for keys and values, but always enough for one whole context.
+        speculate: most tokens guessed ahead, for paths that hold the bits of a step in any batch; 0
+            for none.
 
     Results are those of `decoder.forward` up to float32 rounding. On a CPU with native kernels and int8
     or int4 weights, a request gives the same bits alone, in any batch, after any other requests and
@@ -78,6 +74,7 @@ class DecoderStepModel:
         max_slots: int = 4,
         max_context: int | None = None,
         kv_bytes: int = KV_BYTES,
+        speculate: int = 0,
     ) -> None:
         self._config = config
         self._leaves, self._tree = jax.tree.flatten(params)
@@ -92,7 +89,9 @@ class DecoderStepModel:
         self._lock = threading.Lock()
         self._pool: Pool | None = None
         self._lost = False
-        self._sequences: dict[int, _Sequence] = {}
+        self._sequences: dict[int, SequenceState] = {}
+        self._lookahead = speculate if speculate and holds_bits(params, config) else 0
+        self.drafted = self.accepted = 0
 
     @property
     def max_context(self) -> int:
@@ -116,7 +115,7 @@ class DecoderStepModel:
 
     @property
     def lookahead(self) -> int:
-        return 0
+        return self._lookahead
 
     @property
     def lost(self) -> bool:
@@ -128,7 +127,9 @@ class DecoderStepModel:
 
     def start(self, slot: int, opening: Opening) -> None:
         state = DrawState.of(opening, self.vocab_size)
-        self._sequences[slot] = _Sequence(state, list(opening.generated))
+        tokens = (*opening.prompt, *opening.generated)
+        drafter = NgramDrafter(tokens) if self._lookahead else None
+        self._sequences[slot] = SequenceState(state, list(opening.generated), drafter)
 
     def prefill(self, slot: int, table: Table, start: int) -> Step:
         sequence = self._sequences[slot]
@@ -147,7 +148,7 @@ class DecoderStepModel:
         if sequence.replay:
             return Step(len(piece))
         drawn = drawing.draw(self._programs, {0: sequence.state}, best, logits)[0]
-        _advance(sequence, drawn)
+        sequence.advance(drawn)
         return Step(len(piece), (drawn,))
 
     def decode(self, batch: Sequence[tuple[int, Table]]) -> list[Step]:
@@ -167,19 +168,37 @@ class DecoderStepModel:
         self._programs.warm(self._usual(), self._rehearse, progress)
 
     def _decode_rows(self, batch: Sequence[tuple[int, Table]]) -> list[Step]:
-        sequences = [self._sequences[slot] for slot, _ in batch]
-        rows = bucket(len(batch), ROWS)
-        length = self._decode_length(1 + max(sequence.position for sequence in sequences))
-        tokens, positions = np.zeros((2, rows), np.int32)
-        tables = np.full((rows, length // BLOCK), SCRATCH, np.int32)
-        for row, (sequence, (_, table)) in enumerate(zip(sequences, batch, strict=True)):
-            tokens[row] = sequence.replay[0] if sequence.replay else sequence.last
-            positions[row] = sequence.position
-            tables[row] = _padded(table, length)
-        best, logits = self._run(("decode", rows, length), tokens, positions, tables)
-        due = {row: s.state for row, s in enumerate(sequences) if len(s.replay) <= 1}
+        feeds = self._feeds(batch)
+        rows = bucket(feeds[-1].row + len(feeds[-1].tokens), ROWS)
+        length = self._decode_length(max(feed.end for feed in feeds))
+        best, logits = self._run(("decode", rows, length), *_arrays(feeds, rows, length))
+        due = {row: state for feed in feeds for row, state in feed.due().items()}
         drawn = drawing.draw(self._programs, due, best, logits)
-        return [_taken(sequence, drawn.get(row)) for row, sequence in enumerate(sequences)]
+        steps = [feed.take(drawn) for feed in feeds]
+        for feed, step in zip(feeds, steps, strict=True):
+            if len(step.drawn) and len(feed.tokens) > 1:
+                self.drafted += len(feed.tokens) - 1
+                self.accepted += len(step.drawn) - 1
+        return steps
+
+    def _feeds(self, batch: Sequence[tuple[int, Table]]) -> list[Feed]:
+        """A token of each sequence, and more of some while there are rows that cost little.
+
+        A program of four rows costs 1.3 times one of a single row; where the batch does not fill its
+        program, the other rows cost nothing.
+        """
+        spare = bucket(max(len(batch), 2), ROWS) - len(batch)
+        feeds: list[Feed] = []
+        row = 0
+        for slot, table in batch:
+            sequence = self._sequences[slot]
+            room = min(len(table) * BLOCK, self._context) - sequence.position - 1
+            most = spare if sequence.replay else min(spare, self._lookahead)
+            tokens = sequence.feed(max(min(most, room), 0))
+            feeds.append(Feed(sequence, table, tokens, row))
+            row += len(tokens)
+            spare -= len(tokens) - 1
+        return feeds
 
     def _decode_length(self, needed: int) -> int:
         """Positions that the tables of a decode program cover: the kernel's cost does not depend on it."""
@@ -198,7 +217,8 @@ class DecoderStepModel:
 
     def _usual(self) -> Iterator[Key]:
         lengths = [length for length in self._lengths if length <= WARM_CONTEXT] or self._lengths[:1]
-        rows = [size for size in ROWS if size < self._max_slots] + [bucket(min(self._max_slots, 16), ROWS)]
+        most = min(max(self._max_slots, 2 if self._lookahead else 1), ROWS[-1])
+        rows = [size for size in ROWS if size < most] + [bucket(most, ROWS)]
         yield ("prefill", FIRST_CELLS[0], lengths[0])
         yield from (("prefill", CELL, length) for length in lengths if length > FIRST_CELLS[-1])
         for count in rows:
@@ -284,18 +304,23 @@ def _padded(table: Table, length: int) -> NDArray[np.int32]:
     return blocks
 
 
-def _taken(sequence: _Sequence, drawn: Drawn | None) -> Step:
-    """The bookkeeping of one position fed to `sequence`: a known token, or the last one drawn."""
-    sequence.position += 1
-    if sequence.replay:
-        sequence.replay.pop(0)
-    if drawn is None:
-        return Step(1)
-    _advance(sequence, drawn)
-    return Step(1, (drawn,))
+def _arrays(feeds: Sequence[Feed], rows: int, length: int) -> tuple[NDArray[np.int32], ...]:
+    """Tokens [rows], positions [rows] and tables [rows, length / BLOCK] of a decode program."""
+    tokens, positions = np.zeros((2, rows), np.int32)
+    tables = np.full((rows, length // BLOCK), SCRATCH, np.int32)
+    for feed in feeds:
+        own = slice(feed.row, feed.row + len(feed.tokens))
+        tokens[own] = feed.tokens
+        positions[own] = np.arange(feed.sequence.position, feed.end)
+        tables[own] = _padded(feed.table, length)
+    return tokens, positions, tables
 
 
-def _advance(sequence: _Sequence, drawn: Drawn) -> None:
-    sequence.last = max(drawn.token, 0)
-    if drawn.token != NO_TOKEN:
-        sequence.state.advance(drawn.token)
+def holds_bits(params: Params, config: DecoderConfig) -> bool:
+    """Whether a row of a decode step has the same bits in every batch: all its sums run natively."""
+    norms = config.head_dim if config.qk_norm else config.hidden_size
+    if not walks_tables() or min(norms, config.hidden_size) < NATIVE_COLUMNS:
+        return False
+    leaves = jax.tree.leaves(params, is_leaf=lambda leaf: isinstance(leaf, QTensor))
+    matrices = [leaf for leaf in leaves if len(leaf.shape) > 1]
+    return all(isinstance(leaf, QTensor) and np.prod(leaf.shape) >= NATIVE_ELEMENTS for leaf in matrices)

@@ -70,6 +70,14 @@ class StepModel(Protocol):
         """Programs that a request had to wait for because `warm` had not compiled them."""
 
     @property
+    def drafted(self) -> int:
+        """Tokens guessed ahead so far."""
+
+    @property
+    def accepted(self) -> int:
+        """Guessed tokens that turned out right."""
+
+    @property
     def block_size(self) -> int:
         """Positions of one block."""
 

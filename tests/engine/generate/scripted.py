@@ -52,6 +52,7 @@ class ScriptedModel:
         self.blocks = blocks or 8 * max_context // block_size
         self.cell = cell
         self.lookahead = lookahead
+        self.drafted = self.accepted = 0
         self.lost = False
         self.warmed = False
         self.calls: list[tuple[str, tuple[int, ...]]] = []
