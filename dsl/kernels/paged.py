@@ -28,7 +28,8 @@ def paged_decode_attention(
     q: (rows, heads, dim), k: (blocks, kv_heads, dim, size), v: (blocks, kv_heads, size, dim), f32, f16 or
     bf16, heads a multiple of kv_heads; table: (rows, width) i32, the blocks of a row in the order of its
     positions; lengths: (rows,) i32, 1 to width * size -> o: as q. Positions at or beyond a row's length
-    are not seen, nor, with `window`, those before its last `window`. `scale` is dim ** -0.5 if None.
+    are not seen, whatever they hold, nor, with `window`, those before its last `window`. `scale` is
+    dim ** -0.5 if None.
     A row's result does not depend on the other rows, nor on how many there are. Differentiable.
     """
     dim, size, group, width = q.shape[2], k.shape[3], q.shape[1] // k.shape[1], table.shape[1]
@@ -37,11 +38,14 @@ def paged_decode_attention(
     scaled = q[row, heads, :].f32 * (dim**-0.5 if scale is None else scale)
 
     def step(j: Expr, carry: tuple[Expr, Expr, Expr]) -> tuple[Expr, Expr, Expr]:
-        positions, block = tile(j * size, size).cols(), table[row, j]
+        some, block = tile(j * size, size), table[row, j]
+        positions = some.cols()
         scores = where(positions < length, dot(scaled, k[block, shared, :, :]), MASKED)
         if window is not None:
             scores = where(positions >= length - window, scores, MASKED)
-        return Softmax(*carry).add(scores, v[block, shared, :, :])
+        # A weight of 0 would not silence what is no number.
+        values = where(some.rows() < length, v[block, shared, :, :].f32, 0.0)
+        return Softmax(*carry).add(scores, values)
 
     last = maximum(minimum(cdiv(length, size), width), 1)
     first: Expr | int = 0

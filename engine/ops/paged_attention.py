@@ -54,7 +54,8 @@ def cached_attention(
 ) -> jax.Array:
     """The portable reference: q (rows, queries, heads, dim) at positions Int (rows, queries) -> as q.
 
-    A query sees its own position and those before it. A jit of its own, so that it is traced once and
+    A query sees its own position and those before it; what lies after a row's last query does not
+    matter, whatever it holds. A jit of its own, so that it is traced once and
     not once a layer.
     """
     rows, queries, heads, dim = q.shape
@@ -62,6 +63,8 @@ def cached_attention(
     group = heads // kv_heads
     keys = keys[tables].transpose(0, 2, 3, 1, 4).reshape(rows, kv_heads, dim, -1)
     values = values[tables].transpose(0, 2, 1, 3, 4).reshape(rows, kv_heads, -1, dim)
+    written = jnp.arange(keys.shape[3]) <= positions.max(axis=1, keepdims=True)
+    values = jnp.where(written[:, None, :, None], values, 0)
     grouped = q.reshape(rows, queries, kv_heads, group, dim).transpose(0, 2, 3, 1, 4) * dim**-0.5
     scores = grouped.reshape(rows, kv_heads, group * queries, dim) @ keys
     scores = scores.reshape(rows, kv_heads, group, queries, -1)

@@ -83,8 +83,9 @@ def test_what_lies_beyond_the_length_never_matters():
     table = jnp.arange(2 * WIDTH, dtype=jnp.int32).reshape(2, WIDTH)
     run = jax.jit(partial(paged_decode_attention, backend="cpu"))
     clean = run(q, keys, values, table, lengths)
-    spoiled = values
+    spoiled, keys_too = values, keys
     for row, length in enumerate(lengths.tolist()):
         for position in range(length, SIZE * WIDTH):
-            spoiled = spoiled.at[table[row, position // SIZE], :, position % SIZE].set(1e6)
-    np.testing.assert_array_equal(run(q, keys, spoiled, table, lengths), clean)
+            spoiled = spoiled.at[table[row, position // SIZE], :, position % SIZE].set(jnp.nan)
+            keys_too = keys_too.at[table[row, position // SIZE], :, :, position % SIZE].set(jnp.nan)
+    np.testing.assert_array_equal(run(q, keys_too, spoiled, table, lengths), clean)

@@ -37,3 +37,15 @@ def test_both_paths_are_plain_attention(monkeypatch, path: str, window: int | No
     assert walks_tables() is (path == "")
     found = jax.jit(lambda *args: paged_attention(*args, window))(*arguments())
     np.testing.assert_allclose(found, plain(*arguments(), window), rtol=2e-5, atol=2e-5)
+
+
+@pytest.mark.parametrize("path", ["", "xla"])
+def test_what_an_earlier_sequence_left_behind_does_not_matter(monkeypatch, path: str):
+    monkeypatch.setenv("TARSIA_OPS", path)
+    q, keys, values, tables, lengths = arguments()
+    run = jax.jit(lambda *args: paged_attention(*args))
+    clean = run(q, keys, values, tables, lengths)
+    # Row 0 sees position 0 alone; the rest of its blocks holds what is no number.
+    keys = keys.at[3, :, :, 1:].set(jnp.nan).at[1].set(jnp.nan)
+    values = values.at[3, :, 1:].set(jnp.nan).at[1].set(jnp.nan)
+    np.testing.assert_array_equal(run(q, keys, values, tables, lengths), clean)
