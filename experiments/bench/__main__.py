@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-BENCHMARKS = ("chat", "embed", "qa", "store", "startup", "dsl")
+BENCHMARKS = ("chat", "generation", "embed", "qa", "store", "startup", "dsl")
 
 
 def main() -> int:
