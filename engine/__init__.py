@@ -9,14 +9,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from engine.api import Engine as Engine
     from engine.documents.qa import DocumentQA as DocumentQA
+    from engine.generate.constraint import Constraint as Constraint
     from engine.generate.request import SamplingParams as SamplingParams
 
 _HOMES = {
+    "Constraint": "engine.generate.constraint",
     "Engine": "engine.api",
     "DocumentQA": "engine.documents.qa",
     "SamplingParams": "engine.generate.request",
 }
-__all__ = ["DocumentQA", "Engine", "SamplingParams"]
+__all__ = ["Constraint", "DocumentQA", "Engine", "SamplingParams"]
 
 
 def __getattr__(name: str) -> Any:

@@ -46,6 +46,10 @@ class Settings:
     max_slots: int = _setting(4, "chats that decode together; more wait in the queue")
     max_context: int = _setting(2048, "most tokens of one chat, prompt and reply together")
     max_queue: int = _setting(64, "chats that may wait for a slot; more are refused with 503")
+    kv_bytes: int = _setting(
+        256 * 2**20, "memory for chats' keys and values; when short, the last to come waits"
+    )
+    speculate: int = _setting(3, "tokens guessed ahead where a chat repeats itself; never changes a reply")
     max_body_bytes: int = _setting(8 * 2**20, "largest JSON body")
     max_upload_bytes: int = _setting(64 * 2**20, "largest uploaded document")
     max_connections: int = _setting(512, "open connections; more are refused")
@@ -65,6 +69,9 @@ class Settings:
         for name in ("max_slots", "max_context", "max_body_bytes", "max_upload_bytes", "max_connections"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}")
+        for name in ("kv_bytes", "speculate"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"{name} must be 0 or more, not {getattr(self, name)}")
 
 
 @dataclass(frozen=True)

@@ -97,6 +97,8 @@ class Runtime:
                 max_slots=settings.max_slots,
                 max_context=settings.max_context,
                 max_queue=settings.max_queue,
+                kv_bytes=settings.kv_bytes,
+                speculate=settings.speculate,
             )
             _expect(chat, "decoder", settings.chat_model, "chat_model")
         reranker = None

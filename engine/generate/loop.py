@@ -5,15 +5,19 @@ import logging
 import queue
 import secrets
 import threading
+import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from types import TracebackType
 
 from engine.errors import ContextLengthExceeded, InvalidRequest, ModelError, Overloaded, UnsupportedInput
-from engine.generate.model import DecoderStepModel
+from engine.generate.constraint import Constraint
+from engine.generate.guide import Guide, GuideMaker
+from engine.generate.job import Job
+from engine.generate.model import KV_BYTES, DecoderStepModel
 from engine.generate.request import Completion, GenerationRequest, Piece, Usage
-from engine.generate.scheduler import Event, Job, Scheduler
+from engine.generate.scheduler import Event, Scheduler
 from engine.generate.step_model import StepModel
 from engine.generate.text_stream import TextStream
 from engine.models.decoder_config import DecoderConfig
@@ -37,6 +41,13 @@ class GeneratorStats:
     prompt_tokens: int
     tokens_generated: int
     compile_misses: int
+    blocks_total: int
+    blocks_held: int
+    blocks_cached: int
+    prefix_hit_tokens: int
+    preemptions: int
+    drafted_tokens: int
+    accepted_tokens: int
 
 
 class Ticket:
@@ -93,6 +104,7 @@ class Generator:
         max_queue: most requests that wait for a slot.
         eos_ids: end tokens besides the tokenizer's.
         draw_seed: the seeds of requests that bring none.
+        clock: seconds, for timeouts.
 
     >>> with Generator.for_checkpoint(load_checkpoint(path, quant="int8")) as generator:
     ...     for piece in generator.stream(GenerationRequest(tuple(tokenizer.encode("Once")))):
@@ -109,13 +121,16 @@ class Generator:
         max_queue: int = 64,
         eos_ids: Collection[int] = (),
         draw_seed: Callable[[], int] = lambda: secrets.randbits(63),
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._model = model
         self._scheduler = Scheduler(model, slots=max_slots, max_queue=max_queue)
         self._context = min(max_context or model.max_context, model.max_context)
         self._tokenizer = tokenizer
         self._eos_ids = frozenset((*eos_ids, *(tokenizer.eos_ids if tokenizer else ())))
+        self._guides = GuideMaker(tokenizer, model.vocab_size, self._eos_ids) if tokenizer else None
         self._draw_seed = draw_seed
+        self._clock = clock
         self._slots = max_slots
         self._capacity = max_slots + max_queue
         self._changed = threading.Condition()
@@ -133,12 +148,15 @@ class Generator:
         max_slots: int = 4,
         max_context: int | None = None,
         max_queue: int = 64,
+        kv_bytes: int = KV_BYTES,
     ) -> "Generator":
         """A generator over a loaded decoder. Raises UnsupportedInput for another kind of model."""
         config = checkpoint.config
         if not isinstance(config, DecoderConfig):
             raise UnsupportedInput(f"{checkpoint.name} is an embedding model: it cannot chat", param="model")
-        model = DecoderStepModel(checkpoint.params, config, max_slots=max_slots, max_context=max_context)
+        model = DecoderStepModel(
+            checkpoint.params, config, max_slots=max_slots, max_context=max_context, kv_bytes=kv_bytes
+        )
         return cls(
             model,
             checkpoint.tokenizer,
@@ -153,7 +171,8 @@ class Generator:
 
         Raises InvalidRequest, ContextLengthExceeded or Overloaded, all before any work.
         """
-        job = Job(request, self._text_stream(request), self._seed(request))
+        guide = None if request.constraint is None else self._guide(request.constraint)
+        job = Job(request, self._text_stream(request), self._seed(request), guide)
         with self._changed:
             if self._closing:
                 raise Overloaded("the model is being unloaded")
@@ -161,7 +180,8 @@ class Generator:
                 raise Overloaded(f"{len(self._sinks)} requests run or wait already; try again in a moment")
             self._requests += 1
             self._sinks[job] = sink
-            self._post(lambda: self._scheduler.submit(job))
+            now = self._clock()
+            self._post(lambda: self._scheduler.submit(job, now))
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="generator", daemon=True)
                 self._thread.start()
@@ -169,20 +189,32 @@ class Generator:
                 atexit.register(self.close)
         return Ticket(job, self._cancel)
 
+    def prepare(self, constraint: Constraint | None) -> None:
+        """Compiles a constraint, up to a second of work, so that `submit` finds it done.
+
+        Raises InvalidRequest as `submit` would.
+        """
+        if constraint is not None:
+            self._guide(constraint)
+
     def stream(self, request: GenerationRequest) -> PieceStream:
         """Submits now, and gives the pieces as they come. Raises as `submit` does."""
         pieces: queue.SimpleQueue[Piece] = queue.SimpleQueue()
         return PieceStream(pieces, self.submit(request, pieces.put))
 
     def generate(self, request: GenerationRequest) -> Completion:
-        """The whole reply. Raises ModelError if the model fails in the middle."""
+        """The whole reply. Raises ModelError if the model fails in the middle, Overloaded after a timeout."""
         stream = self.stream(request)
         taken = list(stream)
         reason = taken[-1].finish_reason or "stop"
         if reason == "error":
             raise ModelError(taken[-1].error or "generation failed")
+        if reason == "deadline":
+            raise Overloaded(f"the timeout of {request.timeout} seconds passed before the reply was done")
         tokens = tuple(token for piece in taken for token in piece.token_ids)
-        return Completion("".join(piece.text for piece in taken), tokens, reason, stream.ticket.usage)
+        logprobs = tuple(one for piece in taken for one in piece.logprobs)
+        text = "".join(piece.text for piece in taken)
+        return Completion(text, tokens, reason, stream.ticket.usage, logprobs)
 
     def stats(self) -> GeneratorStats:
         scheduler = self._scheduler
@@ -195,6 +227,13 @@ class Generator:
             prompt_tokens=scheduler.prompt_tokens,
             tokens_generated=scheduler.generated_tokens,
             compile_misses=self._model.compile_misses,
+            blocks_total=scheduler.memory.count,
+            blocks_held=scheduler.memory.held,
+            blocks_cached=scheduler.memory.cached,
+            prefix_hit_tokens=scheduler.memory.hit_tokens,
+            preemptions=scheduler.preemptions,
+            drafted_tokens=self._model.drafted,
+            accepted_tokens=self._model.accepted,
         )
 
     def warm(self, progress: Progress | None = None) -> None:
@@ -222,10 +261,9 @@ class Generator:
         prompt, sampling = request.prompt_ids, request.sampling
         if not prompt:
             raise InvalidRequest("the prompt is empty", param="prompt")
-        unknown = next((index for index in prompt if not 0 <= index < self._model.vocab_size), None)
-        if unknown is not None:
-            reason = f"token id {unknown} is outside the vocabulary of {self._model.vocab_size}"
-            raise InvalidRequest(reason, param="prompt")
+        self._check_tokens(prompt, "prompt")
+        self._check_tokens(sampling.stop_token_ids, "stop_token_ids")
+        self._check_tokens([token for token, _ in sampling.logit_bias], "logit_bias")
         if sampling.stop and self._tokenizer is None:
             raise InvalidRequest("stop strings need a model with a tokenizer", param="stop")
         wanted = 1 if sampling.max_tokens is None else sampling.max_tokens
@@ -242,6 +280,18 @@ class Generator:
             token_bytes=self._tokenizer.token_bytes if self._tokenizer else lambda _: b"",
             skip=self._tokenizer.special_ids if self._tokenizer else (),
         )
+
+    def _check_tokens(self, tokens: Iterable[int], param: str) -> None:
+        unknown = next((token for token in tokens if not 0 <= token < self._model.vocab_size), None)
+        if unknown is not None:
+            reason = f"token id {unknown} is outside the vocabulary of {self._model.vocab_size}"
+            raise InvalidRequest(reason, param=param)
+
+    def _guide(self, constraint: Constraint) -> Guide:
+        if self._guides is None or not self._eos_ids:
+            reason = "constrained replies need a model with a tokenizer and an end token"
+            raise InvalidRequest(reason, param=constraint.param)
+        return self._guides.make(constraint)
 
     def _seed(self, request: GenerationRequest) -> int:
         return self._draw_seed() if request.sampling.seed is None else request.sampling.seed
@@ -272,7 +322,7 @@ class Generator:
 
     def _step(self) -> list[Event]:
         try:
-            return self._scheduler.step()
+            return self._scheduler.step(self._clock())
         except Exception:
             _log.exception("the scheduler failed; its requests end with an error")
             self._scheduler.fail_all("generation failed inside the server; its log has the details")

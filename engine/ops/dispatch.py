@@ -17,11 +17,13 @@ import numpy as np
 from engine.ops.quant import QTensor
 from engine.ops.quant_product import product
 
-NATIVE_ROWS = 8
+NATIVE_ROWS = 16
 """Rows of x up to which the native product is used: a decode step's. It reads each weight once for four
 rows; a prompt's many rows share XLA's expansion."""
 NATIVE_ELEMENTS = 1 << 16
 """Weights from which a kernel is compiled for a shape: below, a product takes microseconds either way."""
+NATIVE_COLUMNS = 96
+"""Columns from which a norm is native, for the same reason."""
 _log = logging.getLogger(__name__)
 
 
@@ -33,7 +35,7 @@ def native_product(x: jax.Array, w: QTensor) -> jax.Array | None:
     depend on the other rows.
     """
     small = w.shape[0] * w.in_features < NATIVE_ELEMENTS
-    if small or x.shape[0] > NATIVE_ROWS or x.dtype != jnp.float32 or not _wanted():
+    if small or x.shape[0] > NATIVE_ROWS or x.dtype != jnp.float32 or not native_wanted():
         return None
     from dsl import BackendError
 
@@ -81,31 +83,27 @@ def _backward(inputs: tuple[jax.Array, QTensor], tangent: jax.Array) -> tuple[ja
 _native.defvjp(_forward, _backward)
 
 
-def native_decode_attention(
-    q: jax.Array, keys: jax.Array, values: jax.Array, lengths: jax.Array, window: int | None
-) -> jax.Array | None:
-    """Attention of one query a row over the filled part of a cache, or None to do it portably.
-
-    q (rows, heads, dim), keys (rows, kv_heads, dim, slots), values (rows, kv_heads, slots, dim), lengths
-    Int (rows,) -> (rows, heads, dim). The bits of a row do not depend on the other rows.
-    """
-    if q.dtype != jnp.float32 or not _wanted():
+def native_norm(x: jax.Array, weight: jax.Array, eps: float) -> jax.Array | None:
+    """RMSNorm of a decode step's x (rows, 1, ..., dim) by a native kernel, or None to do it portably."""
+    a_step = x.ndim >= 3 and x.shape[1] == 1 and x.shape[0] <= NATIVE_ROWS
+    if not a_step or x.shape[-1] < NATIVE_COLUMNS or x.dtype != jnp.float32 or not native_wanted():
         return None
     from dsl import BackendError
-    from dsl.kernels.decode_columns import decode_attention_by_columns
+    from dsl.kernels.norm import rms_norm
 
     try:
-        found: jax.Array = decode_attention_by_columns(q, keys, values, lengths, window=window, backend="cpu")
+        found: jax.Array = rms_norm(x.reshape(-1, x.shape[-1]), weight, eps=eps, BM=1, backend="cpu")
     except BackendError as error:
         _say_once(str(error))
         return None
-    return found
+    return found.reshape(x.shape)
 
 
-def _wanted() -> bool:
+def native_wanted() -> bool:
+    """Whether native kernels are to be used: on a CPU, unless `TARSIA_OPS=xla`."""
     return os.environ.get("TARSIA_OPS", "") != "xla" and jax.default_backend() == "cpu"
 
 
 @functools.cache
 def _say_once(reason: str) -> None:
-    _log.warning("decode steps run on XLA alone, more slowly: %s", reason)
+    _log.warning("products and norms of decode steps run on XLA, more slowly: %s", reason)

@@ -8,6 +8,7 @@ from typing import Any
 from engine.errors import InvalidRequest
 from engine.text.template import ChatTemplate
 from engine.text.tokenizer import Tokenizer
+from engine.text.tool_calls import Tool, function_json, spoken
 
 
 def encode_chat(
@@ -15,7 +16,7 @@ def encode_chat(
     tokenizer: Tokenizer,
     messages: Sequence[Mapping[str, Any]],
     *,
-    tools: Sequence[Mapping[str, Any]] | None = None,
+    tools: Sequence[Tool] = (),
 ) -> list[int]:
     """The prompt of a chat, ready for the model's reply.
 
@@ -26,7 +27,10 @@ def encode_chat(
         InvalidRequest: the template refuses the messages, or it changed a mark.
     """
     found: list[str] = []
-    mark = _unused_mark(template.source, messages, tools)
+    described = [function_json(tool) for tool in tools]
+    if not template.knows_tools:
+        messages, described = spoken(messages, tools), []
+    mark = _unused_mark(template.source, messages, described)
     controls = _pattern(tokenizer.special_texts)
 
     def hide(match: re.Match[str]) -> str:
@@ -40,7 +44,7 @@ def encode_chat(
             return {key: hidden(item) for key, item in value.items()}
         return [hidden(item) for item in value] if isinstance(value, (list, tuple)) else value
 
-    rendered = template.render([hidden(message) for message in messages], tools=hidden(tools))
+    rendered = template.render([hidden(message) for message in messages], tools=hidden(described) or None)
     # Odd parts are the numbers between marks.
     parts = rendered.split(mark)
     ids: list[int] = []

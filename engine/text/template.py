@@ -1,6 +1,7 @@
 """Chat messages to one prompt string, by the jinja2 template a checkpoint brings."""
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NoReturn
@@ -52,6 +53,7 @@ class ChatTemplate:
         self.source = CHATML if source is None else source
         self._bos, self._eos = bos, eos
         self._template = _compile(self.source, now)
+        self.knows_tools = re.search(r"\btools\b", self.source) is not None
 
     def render(
         self,

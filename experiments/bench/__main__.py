@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-BENCHMARKS = ("chat", "decode", "embed", "qa", "store", "startup", "dsl")
+BENCHMARKS = ("chat", "decode", "generation", "embed", "qa", "store", "startup", "dsl")
 
 
 def main() -> int:

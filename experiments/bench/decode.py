@@ -72,23 +72,26 @@ def prompt(length: int) -> list[int]:
 
 def ours(quant: str, batch: int, context: int) -> Callable[[], object]:
     """A function that makes STEPS more tokens in each of `batch` sequences that began with `context`."""
+    from engine.generate.kv_pool import blocks_for
     from engine.generate.model import DecoderStepModel
     from engine.generate.request import SamplingParams
+    from engine.generate.step_model import Opening
     from engine.registry import resolve
     from engine.weights.checkpoint import load_checkpoint
 
     checkpoint = load_checkpoint(resolve(MODEL).path, quant=quant)
     model = DecoderStepModel(checkpoint.params, checkpoint.config, max_slots=batch, max_context=512)
-    slots = list(range(batch))
-    for slot in slots:
-        model.start(slot, prompt(context), SamplingParams(temperature=0), 0)
+    each = blocks_for(model.max_context)
+    tables = [(slot, range(1 + slot * each, 1 + (slot + 1) * each)) for slot in range(batch)]
+    for slot, table in tables:
+        model.start(slot, Opening(tuple(prompt(context)), SamplingParams(temperature=0), 0))
         done = 0
         while done < context:
-            done += model.prefill(slot, done, 256)[0]
+            done += model.prefill(slot, table, done).positions
 
     def steps() -> None:
         for _ in range(STEPS):
-            model.decode(slots)
+            model.decode(tables)
 
     return steps
 

@@ -21,11 +21,11 @@ from dsl.kernels import (
     activation,
     attention,
     decode,
-    decode_columns,
     distance,
     integer_linear,
     matmul,
     norm,
+    paged,
     quant,
     quant_linear,
     rope,
@@ -170,6 +170,7 @@ def attentions() -> Iterator[Case]:
     q = normal(1, 8, 256, 64)
     four = normal(4, 8, 128, 64)
     cache, lengths = normal(4, 8, 1024, 64), jnp.asarray([128, 1000, 500, 30], jnp.int32)
+    table = jnp.asarray(np.random.default_rng(0).permutation(128).reshape(4, 32), jnp.int32)
     yield Case("attention 8x256x64", attention.flash_attention, causal, (q, q + 1, q - 1), bound=2)
     yield Case(
         "attention 8x1024x64",
@@ -193,19 +194,22 @@ def attentions() -> Iterator[Case]:
         bound=2,
     )
     yield Case(
-        "decode by columns 4x8x1024x64",
-        decode_columns.decode_attention_by_columns,
-        by_columns,
-        (normal(4, 8, 64), cache.swapaxes(2, 3), cache + 1, lengths),
+        "paged decode 4x8x1024x64",
+        paged.paged_decode_attention,
+        gathered,
+        (normal(4, 8, 64), normal(128, 8, 64, 32), normal(128, 8, 32, 64), table, lengths),
         bound=2,
     )
 
 
-def by_columns(q: jax.Array, k: jax.Array, v: jax.Array, lengths: jax.Array) -> jax.Array:
-    """`decoded` of keys that lie transposed: (batch, heads, dim, slots)."""
-    scores = jnp.einsum("bhd,bhdk->bhk", q, k) * q.shape[-1] ** -0.5
-    seen = (jnp.arange(k.shape[3]) < lengths[:, None])[:, None]
-    return jnp.einsum("bhk,bhkd->bhd", jax.nn.softmax(jnp.where(seen, scores, -1e30)), v)
+def gathered(
+    q: jax.Array, keys: jax.Array, values: jax.Array, table: jax.Array, lengths: jax.Array
+) -> jax.Array:
+    """`decoded` over blocks, whose keys lie transposed: (blocks, heads, dim, size)."""
+    rows, heads, dim = q.shape
+    k = keys[table].transpose(0, 2, 1, 4, 3).reshape(rows, heads, -1, dim)
+    v = values[table].transpose(0, 2, 1, 3, 4).reshape(rows, heads, -1, dim)
+    return decoded(q, k, v, lengths)
 
 
 def appended(new: jax.Array, starts: jax.Array, cache: jax.Array) -> jax.Array:

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from engine.generate.kv_slots import CacheShape, decode_attend
+from engine.generate.kv_pool import PoolShape, blocks_for, decode_attend
 from engine.models import decoder
 from engine.ops.jit import compile
 from engine.registry import resolve
@@ -50,17 +50,19 @@ def stepwise(quant: str, tokens: list[int]) -> np.ndarray:
     """Logits after each token (tokens, vocab)."""
     model = load_checkpoint(resolve(MODEL).path, quant=quant)
     config = model.config
-    cache = CacheShape(config.num_layers, config.num_kv_heads, config.head_dim).empty(1, 256)
+    blocks = 1 + blocks_for(len(tokens))
+    pool = PoolShape(config.num_layers, config.num_kv_heads, config.head_dim, blocks).empty()
+    table = jnp.arange(1, blocks)[None]
 
-    def step(params, cache, token, position):
-        attend = decode_attend(position, config.sliding_window)
-        hidden, cache = decoder.run(params, config, token[:, None], position[:, None], attend, cache)
-        return decoder.logits(params, config, hidden[:, 0])[0], cache
+    def step(params, pool, token, position):
+        attend = decode_attend(config, position, table)
+        hidden, pool = decoder.run(params, config, token[:, None], position[:, None], attend, pool)
+        return decoder.logits(params, config, hidden[:, 0])[0], pool
 
     run = compile(partial(step), donate_argnums=1)
     found = []
     for position, token in enumerate(tokens):
-        logits, cache = run(model.params, cache, jnp.asarray([token]), jnp.asarray([position]))
+        logits, pool = run(model.params, pool, jnp.asarray([token]), jnp.asarray([position]))
         found.append(np.asarray(logits))
     return np.stack(found)
 

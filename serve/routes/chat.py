@@ -6,13 +6,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from engine.generate.request import GenerationRequest
 from serve.http.body import read_body
 from serve.http.openapi import takes
 from serve.http.services import services_of
 from serve.routes.chat_request import ChatRequest
 from serve.streaming.completion import respond
 from serve.streaming.replies import ChatReply
+from serve.streaming.tool_reply import ToolReply
 
 __all__ = ["ROUTES"]
 
@@ -24,16 +24,20 @@ async def chat_completions(request: Request) -> Response:
     body = await read_body(request, ChatRequest)
     engine = services.runtime.chat_engine(body.model or services.settings.chat_model)
     body.refuse_unsupported()
-    messages, sampling = body.chat(), body.sampling()
+    messages = body.chat()
+    body.requests(())
     began = time.perf_counter()
-    prompt = tuple(await services.light.run(engine.chat_prompt, messages))
+    tools, _ = body.tools_and_constraint()
+    prompt = tuple(await services.light.run(engine.chat_prompt, messages, tools))
     services.metrics.stage("tokenize", time.perf_counter() - began)
+    kind = ToolReply if tools else ChatReply
     generator = await services.light.run(lambda: engine.generator)
+    await services.light.run(generator.prepare, body.constraint())
     return await respond(
         request,
         generator,
-        [GenerationRequest(prompt, one) for one in sampling],
-        ChatReply(engine.name, with_usage=body.wants_usage),
+        body.requests(prompt),
+        kind(engine.name, token_bytes=engine.token_bytes, with_usage=body.wants_usage),
         stream=bool(body.stream),
     )
 

@@ -8,7 +8,6 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from engine.errors import UnsupportedInput
-from engine.generate.request import GenerationRequest
 from serve.http.body import read_body
 from serve.http.openapi import takes
 from serve.http.services import services_of
@@ -34,11 +33,15 @@ class CompletionRequest(CompletionFields):
     suffix: str | None = None
     logprobs: int | None = None
 
-    unsupported: ClassVar[tuple[str, ...]] = ("logit_bias", "suffix", "logprobs")
+    unsupported: ClassVar[tuple[str, ...]] = ("suffix",)
 
     @property
     def new_tokens(self) -> int:
         return self.max_tokens or DEFAULT_MAX_TOKENS
+
+    @property
+    def likeliest(self) -> int | None:
+        return self.logprobs
 
     def refuse_unsupported(self) -> None:
         super().refuse_unsupported()
@@ -46,6 +49,8 @@ class CompletionRequest(CompletionFields):
             raise UnsupportedInput("best_of is not supported; use n", param="best_of")
         if self.echo and not isinstance(self.prompt, str):
             raise UnsupportedInput("echo needs a prompt that is one string", param="echo")
+        if self.echo and self.logprobs is not None:
+            raise UnsupportedInput("logprobs of the prompt are not computed: leave out echo", param="echo")
 
 
 @takes(CompletionRequest)
@@ -55,14 +60,15 @@ async def completions(request: Request) -> Response:
     body = await read_body(request, CompletionRequest)
     engine = services.runtime.chat_engine(body.model or services.settings.chat_model)
     body.refuse_unsupported()
-    sampling = body.sampling()
+    body.requests(())
     prompt = await services.light.run(_prompt_ids, engine, body)
     generator = await services.light.run(lambda: engine.generator)
+    await services.light.run(generator.prepare, body.constraint())
     return await respond(
         request,
         generator,
-        [GenerationRequest(prompt, one) for one in sampling],
-        TextReply(engine.name, with_usage=body.wants_usage),
+        body.requests(prompt),
+        TextReply(engine.name, token_bytes=engine.token_bytes, with_usage=body.wants_usage),
         stream=bool(body.stream),
         prefix=body.prompt if body.echo and isinstance(body.prompt, str) else "",
     )

@@ -61,8 +61,7 @@ async def _collect(
     with generation:
         async for index, piece in generation.pieces():
             timer.piece()
-            choices[index].text += piece.text
-            choices[index].finish_reason = piece.finish_reason
+            choices[index].add(piece)
         timer.end(generation.usage)
         return JSONResponse(reply.whole(choices, generation.usage))
 
@@ -72,6 +71,7 @@ async def _events(
 ) -> AsyncGenerator[bytes, None]:
     """Opening chunks, increments, endings, usage if asked, `[DONE]`; or an error event and no more."""
     timer = _Timer(services)
+    sent = [len(prefix)] * count
     forget = services.drain.on_expire(lambda: generation.fail(shutting_down()))
     try:
         with generation:
@@ -79,13 +79,17 @@ async def _events(
                 if opening := reply.opening(index):
                     yield event(opening)
                 if prefix:
-                    yield event(reply.increment(index, prefix))
+                    for chunk in reply.increments(index, prefix):
+                        yield event(chunk)
             async for index, piece in generation.pieces():
                 timer.piece()
-                if piece.text:
-                    yield event(reply.increment(index, piece.text))
+                if piece.text or piece.logprobs:
+                    for chunk in reply.increments(index, piece.text, piece.logprobs, offset=sent[index]):
+                        yield event(chunk)
+                    sent[index] += len(piece.text)
                 if piece.finish_reason is not None:
-                    yield event(reply.ending(index, piece.finish_reason))
+                    for chunk in reply.endings(index, piece.finish_reason):
+                        yield event(chunk)
             timer.end(generation.usage)
             if reply.with_usage:
                 yield event(reply.usage_chunk(generation.usage))

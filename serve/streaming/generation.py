@@ -78,12 +78,15 @@ class Generation:
         Raises:
             GenerationFailed: the scheduler gave up on a sequence.
             TarsiaError: whatever `fail` was given.
-            Overloaded: the client reads too slowly, or the model is being unloaded.
+            Overloaded: the client reads too slowly, the request's timeout passed, or the model is being
+                unloaded.
         """
         while self._unfinished:
             index, piece = await self._next()
             if piece.finish_reason == "error":
                 raise GenerationFailed(piece.error or "the model stopped unexpectedly; try again")
+            if piece.finish_reason == "deadline":
+                raise Overloaded("The request's timeout passed before it was done.")
             if piece.finish_reason == "cancelled":
                 raise self._failure or Overloaded("The server ended this generation; try again.")
             if piece.finish_reason is not None:

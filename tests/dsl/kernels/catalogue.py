@@ -18,10 +18,10 @@ import dsl
 from dsl.kernels.activation import ACTIVATIONS, gelu, silu, swiglu
 from dsl.kernels.attention import flash_attention, ragged_attention
 from dsl.kernels.decode import decode_attention, kv_append
-from dsl.kernels.decode_columns import decode_attention_by_columns
 from dsl.kernels.distance import distance, hamming, nearest
 from dsl.kernels.matmul import batched_matmul, gemv, matmul, matmul_bias
 from dsl.kernels.norm import add_layer_norm, add_rms_norm, layer_norm, rms_norm
+from dsl.kernels.paged import paged_decode_attention
 from dsl.kernels.quant import int4_matvec
 from dsl.kernels.quant_linear import int4_linear, int8_linear
 from dsl.kernels.quant_matmul import int4_matmul, int8_matmul
@@ -80,8 +80,12 @@ def decoded(q, k, v, lengths, window=10**6):
     return attention(q[:, :, None], k, v, seen[:, None, None])[:, :, 0]
 
 
-def decoded_by_columns(q, k, v, lengths, **keywords):
-    return decoded(q, jnp.swapaxes(k, 2, 3), v, lengths, **keywords)
+def gathered(q, keys, values, table, lengths, window=10**6):
+    """`decoded` over the blocks that the rows of `table` list; keys of a block lie transposed."""
+    rows, kv_heads, dim = q.shape[0], keys.shape[1], q.shape[2]
+    k = keys[table].transpose(0, 2, 1, 4, 3).reshape(rows, kv_heads, -1, dim)
+    v = values[table].transpose(0, 2, 1, 3, 4).reshape(rows, kv_heads, -1, dim)
+    return decoded(q, k, v, lengths, window)
 
 
 def appended(new, starts, cache):
@@ -164,8 +168,13 @@ def at_its_own_sizes(kernel):
     return partial(kernel.func, **{k: v for k, v in kernel.keywords.items() if k not in ("BM", "BN", "BK")})
 
 
-def _columns(q, k, v, lengths):
-    return q, jnp.swapaxes(k, 2, 3), v, lengths
+def paged_args(rows=3, heads=6, kv_heads=2, dim=16, blocks=11, size=8, width=5):
+    table = np.random.default_rng(4).permutation(blocks * width)[: rows * width].reshape(rows, width) % blocks
+    lengths = [1, 19, size * width, 8, 33][:rows]
+    keys = normal(blocks, kv_heads, dim, size, seed=1)
+    values = normal(blocks, kv_heads, size, dim, seed=2)
+    ints = (jnp.asarray(table, jnp.int32), jnp.asarray(lengths, jnp.int32))
+    return normal(rows, heads, dim), keys, values, *ints
 
 
 def append_to(new, starts, cache, **kw):
@@ -284,13 +293,9 @@ CASES = {
     "decode_attention windowed": Case(
         small(decode_attention, BN=8, window=35), lambda *a: decoded(*a, window=35), _decode_args
     ),
-    "decode_attention_by_columns": Case(
-        small(decode_attention_by_columns, BN=16), decoded_by_columns, lambda: _columns(*_decode_args())
-    ),
-    "decode_attention_by_columns windowed": Case(
-        small(decode_attention_by_columns, BN=8, window=10),
-        lambda *a: decoded_by_columns(*a, window=10),
-        lambda: _columns(*_decode_args()),
+    "paged_decode_attention": Case(paged_decode_attention, gathered, paged_args),
+    "paged_decode_attention windowed": Case(
+        partial(paged_decode_attention, window=10), lambda *a: gathered(*a, window=10), paged_args
     ),
     "kv_append": Case(
         append_to,

@@ -10,6 +10,7 @@ import pytest
 from engine.errors import ContextLengthExceeded, InvalidRequest, ModelError, Overloaded
 from engine.generate.loop import Generator, Ticket
 from engine.generate.request import GenerationRequest, Piece, SamplingParams, Usage
+from engine.generate.step_model import Opening
 from tests.engine.generate.scripted import ScriptedModel, counting
 
 WAIT = 20.0
@@ -99,6 +100,8 @@ def test_many_requests_at_once_each_get_their_own(gate: Gate):
         (request(*[65] * 200, max_tokens=57), ContextLengthExceeded, "200 tokens and max_tokens is 57.* 256"),
         (request(*[65] * 256, max_tokens=None), ContextLengthExceeded, "256"),
         (request(65, stop=("x",)), InvalidRequest, "tokenizer"),
+        (request(65, stop_token_ids=(256,)), InvalidRequest, "token id 256"),
+        (request(65, logit_bias=((300, 1.0),)), InvalidRequest, "token id 300"),
     ],
 )
 def test_what_cannot_run_is_refused_before_it_starts(
@@ -240,9 +243,9 @@ def test_requests_without_a_seed_get_different_ones():
     seeds: list[int] = []
 
     class Recording(ScriptedModel):
-        def start(self, slot: int, prompt, sampling: SamplingParams, seed: int) -> None:
-            seeds.append(seed)
-            super().start(slot, prompt, sampling, seed)
+        def start(self, slot: int, opening: Opening) -> None:
+            seeds.append(opening.seed)
+            super().start(slot, opening)
 
     with Generator(Recording(), None) as generator:
         for seed in (None, None, 7):

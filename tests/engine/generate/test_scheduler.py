@@ -3,11 +3,11 @@
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 
 from engine.errors import Overloaded
+from engine.generate.job import ARRIVALS_A_PRIORITY, Job
 from engine.generate.request import GenerationRequest, Piece, SamplingParams
-from engine.generate.scheduler import CHUNK_ALONE, CHUNK_SHARED, Job, Scheduler
+from engine.generate.scheduler import Scheduler
 from engine.generate.step_model import NO_TOKEN
 from engine.generate.text_stream import TextStream
 from tests.engine.generate.scripted import ScriptedModel, counting
@@ -19,10 +19,17 @@ def one_byte(token_id: int) -> bytes:
     return bytes([token_id])
 
 
-def job(prompt: tuple[int, ...] = (65,), max_tokens: int = 4, **sampling: object) -> Job:
+def job(
+    prompt: tuple[int, ...] = (65,),
+    max_tokens: int = 4,
+    *,
+    priority: int = 0,
+    timeout: float | None = None,
+    **sampling: object,
+) -> Job:
     params = SamplingParams(max_tokens=max_tokens, temperature=0, **sampling)
     stream = TextStream(params, max_tokens, eos_ids=(EOS,), token_bytes=one_byte)
-    return Job(GenerationRequest(prompt, params), stream, seed=0)
+    return Job(GenerationRequest(prompt, params, priority, timeout), stream, seed=0)
 
 
 def drain(scheduler: Scheduler) -> dict[Job, list[Piece]]:
@@ -30,7 +37,7 @@ def drain(scheduler: Scheduler) -> dict[Job, list[Piece]]:
     for _ in range(10_000):
         if not scheduler.busy:
             return pieces
-        for one, piece in scheduler.step():
+        for one, piece in scheduler.step(0.0):
             pieces.setdefault(one, []).append(piece)
     raise AssertionError("the scheduler never comes to rest")
 
@@ -42,7 +49,7 @@ def text(pieces: list[Piece]) -> str:
 def test_a_reply_ends_at_its_length():
     scheduler = Scheduler(ScriptedModel(), slots=1, max_queue=1)
     one = job(max_tokens=3)
-    scheduler.submit(one)
+    scheduler.submit(one, 0.0)
     pieces = drain(scheduler)[one]
     assert text(pieces) == "BCD"
     assert [piece.finish_reason for piece in pieces] == [None, None, "length"]
@@ -61,7 +68,7 @@ def test_a_reply_ends_at_its_length():
 def test_stop_strings_end_a_reply(options: dict[str, object], out: str, reason: str):
     scheduler = Scheduler(ScriptedModel(), slots=1, max_queue=1)
     one = job(max_tokens=6, **options)
-    scheduler.submit(one)
+    scheduler.submit(one, 0.0)
     pieces = drain(scheduler)[one]
     assert (text(pieces), pieces[-1].finish_reason) == (out, reason)
 
@@ -70,10 +77,18 @@ def test_stop_strings_end_a_reply(options: dict[str, object], out: str, reason: 
 def test_the_end_token_ends_a_reply_unless_ignored(ignore_eos: bool, count: int, reason: str):
     scheduler = Scheduler(ScriptedModel(), slots=1, max_queue=1)
     one = job(prompt=(252,), max_tokens=9, ignore_eos=ignore_eos)
-    scheduler.submit(one)
+    scheduler.submit(one, 0.0)
     pieces = drain(scheduler)[one]
     assert sum(len(piece.token_ids) for piece in pieces) == one.stream.tokens == count
     assert pieces[-1].finish_reason == reason
+
+
+def test_a_stop_token_of_the_request_ends_it_and_is_not_counted():
+    scheduler = Scheduler(ScriptedModel(), slots=1, max_queue=1)
+    one = job(max_tokens=9, stop_token_ids=(68,), ignore_eos=True)
+    scheduler.submit(one, 0.0)
+    pieces = drain(scheduler)[one]
+    assert (text(pieces), pieces[-1].finish_reason, one.stream.tokens) == ("BC", "stop", 2)
 
 
 def test_the_first_come_are_the_first_served():
@@ -81,54 +96,113 @@ def test_the_first_come_are_the_first_served():
     scheduler = Scheduler(model, slots=2, max_queue=8)
     jobs = [job(prompt=(65, index), max_tokens=2 + index % 2) for index in range(6)]
     for one in jobs:
-        scheduler.submit(one)
+        scheduler.submit(one, 0.0)
     firsts = list(drain(scheduler))
     assert firsts == jobs
 
 
 def test_a_long_prompt_delays_running_streams_by_one_chunk_a_step():
-    model = ScriptedModel(max_context=4000)
+    model = ScriptedModel(max_context=4000, cell=64)
     scheduler = Scheduler(model, slots=2, max_queue=2)
     running, long = job(max_tokens=50), job(prompt=(1,) * 300, max_tokens=1)
-    scheduler.submit(running)
-    scheduler.step()
-    scheduler.submit(long)
-    while long.prefilled < 300:
-        events = scheduler.step()
+    scheduler.submit(running, 0.0)
+    scheduler.step(0.0)
+    scheduler.submit(long, 0.0)
+    while not long.stream.finished:
+        events = scheduler.step(0.0)
         assert any(one is running and piece.token_ids for one, piece in events)
     sizes = [arguments[2] for name, arguments in model.calls if name == "prefill" and arguments[0] == 1]
-    assert sizes == [CHUNK_SHARED] * 4 + [300 - 4 * CHUNK_SHARED]
-
-
-def test_a_prompt_alone_runs_in_large_chunks():
-    model = ScriptedModel(max_context=4000)
-    scheduler = Scheduler(model, slots=2, max_queue=2)
-    scheduler.submit(job(prompt=(1,) * 600, max_tokens=1))
-    drain(scheduler)
-    assert [arguments[2] for name, arguments in model.calls] == [CHUNK_ALONE, CHUNK_ALONE, 88]
+    assert sizes == [64] * 4 + [300 - 4 * 64]
 
 
 def test_cancelling_frees_the_slot_within_one_step():
     model = ScriptedModel()
     scheduler = Scheduler(model, slots=1, max_queue=2)
     first, second = job(max_tokens=100), job(prompt=(97,), max_tokens=2)
-    scheduler.submit(first)
-    scheduler.submit(second)
-    scheduler.step()
+    scheduler.submit(first, 0.0)
+    scheduler.submit(second, 0.0)
+    scheduler.step(0.0)
     scheduler.cancel(first)
     scheduler.cancel(first)
-    events = scheduler.step()
+    events = scheduler.step(0.0)
     assert [piece.finish_reason for one, piece in events if one is first] == ["cancelled"]
-    assert any(one is second for one, _ in events)
+    assert any(one is second for one, _ in [*events, *scheduler.step(0.0)])
 
 
 def test_a_full_queue_refuses():
     scheduler = Scheduler(ScriptedModel(), slots=1, max_queue=2)
     for _ in range(3):
-        scheduler.submit(job())
+        scheduler.submit(job(), 0.0)
     with pytest.raises(Overloaded):
-        scheduler.submit(job())
+        scheduler.submit(job(), 0.0)
     assert len(drain(scheduler)) == 3
+
+
+def test_a_priority_goes_first_but_never_before_all_that_came_earlier():
+    scheduler = Scheduler(ScriptedModel(), slots=1, max_queue=99)
+    usual = [job(prompt=(65, index), max_tokens=1) for index in range(40)]
+    urgent = job(prompt=(97,), max_tokens=1, priority=-1)
+    for one in [*usual, urgent]:
+        scheduler.submit(one, 0.0)
+    started = list(drain(scheduler))
+    assert started.index(urgent) == 40 - (ARRIVALS_A_PRIORITY - 1)
+    assert [one for one in started if one is not urgent] == usual
+
+
+def test_an_urgent_flood_does_not_starve_the_least():
+    scheduler = Scheduler(ScriptedModel(), slots=1, max_queue=9)
+    patient = job(prompt=(65,), max_tokens=1, priority=10)
+    scheduler.submit(patient, 0.0)
+    before = 0
+    while not patient.stream.finished:
+        scheduler.submit(job(prompt=(97,), max_tokens=1, priority=-10), 0.0)
+        scheduler.step(0.0)
+        before += 1
+        assert before <= 20 * ARRIVALS_A_PRIORITY + 1
+    assert before > ARRIVALS_A_PRIORITY
+
+
+@pytest.mark.parametrize("slots", [0, 1])
+def test_a_deadline_ends_what_waits_and_what_runs(slots: int):
+    scheduler = Scheduler(ScriptedModel(), slots=slots, max_queue=2)
+    one = job(max_tokens=100, timeout=5.0)
+    scheduler.submit(one, now=10.0)
+    assert all(piece.finish_reason is None for _, piece in scheduler.step(14.9))
+    assert [piece.finish_reason for _, piece in scheduler.step(15.0)] == ["deadline"]
+    assert not scheduler.busy and not scheduler.tables()
+
+
+def test_a_second_prompt_finds_what_the_first_has_computed():
+    model = ScriptedModel(cell=8)
+    scheduler = Scheduler(model, slots=2, max_queue=2)
+    system = tuple(range(20))
+    for last in (65, 97):
+        scheduler.submit(job(prompt=(*system, last)), 0.0)
+    drain(scheduler)
+    prefills = [arguments for name, arguments in model.calls if name == "prefill"]
+    assert prefills == [(0, 0, 8), (0, 8, 8), (0, 16, 5), (1, 16, 5)]
+    assert scheduler.memory.hit_tokens == 16
+
+
+def test_a_prompt_that_is_known_to_its_end_still_computes_its_last_tokens():
+    model = ScriptedModel(cell=8)
+    scheduler = Scheduler(model, slots=1, max_queue=2)
+    for _ in range(2):
+        scheduler.submit(job(prompt=(1,) * 15 + (65,)), 0.0)
+        pieces = drain(scheduler)
+        assert [text(one) for one in pieces.values()] == ["BCDE"]
+    assert [arguments for name, arguments in model.calls if name == "prefill"][2:] == [(0, 8, 8)]
+
+
+def test_short_memory_preempts_the_last_and_changes_nobodys_reply():
+    model = ScriptedModel(max_context=24, blocks=8, block_size=4, cell=8)
+    scheduler = Scheduler(model, slots=3, max_queue=2)
+    jobs = [job(prompt=(65 + index,) * 9, max_tokens=12) for index in range(3)]
+    for one in jobs:
+        scheduler.submit(one, 0.0)
+    pieces = drain(scheduler)
+    assert scheduler.preemptions > 0
+    assert [text(pieces[one]) for one in jobs] == ["BCDEFGHIJKLM", "CDEFGHIJKLMN", "DEFGHIJKLMNO"]
 
 
 def test_logits_that_are_no_numbers_end_one_stream_only():
@@ -137,8 +211,8 @@ def test_logits_that_are_no_numbers_end_one_stream_only():
 
     scheduler = Scheduler(ScriptedModel(script), slots=2, max_queue=2)
     bad, good = job(prompt=(0, 65)), job(prompt=(65,))
-    scheduler.submit(bad)
-    scheduler.submit(good)
+    scheduler.submit(bad, 0.0)
+    scheduler.submit(good, 0.0)
     pieces = drain(scheduler)
     assert pieces[bad][-1].finish_reason == "error"
     assert "not a number" in (pieces[bad][-1].error or "")
@@ -154,8 +228,8 @@ def test_a_prompt_that_fails_ends_alone():
     model = ScriptedModel(script)
     scheduler = Scheduler(model, slots=2, max_queue=2)
     good, bad = job(prompt=(65,)), job(prompt=(0,))
-    scheduler.submit(good)
-    scheduler.submit(bad)
+    scheduler.submit(good, 0.0)
+    scheduler.submit(bad, 0.0)
     pieces = drain(scheduler)
     assert [piece.error for piece in pieces[bad]] == ["generation failed: no memory"]
     assert text(pieces[good]) == "BCDE"
@@ -172,85 +246,11 @@ def test_a_failed_batch_ends_its_streams_and_the_next_ones_run():
     scheduler = Scheduler(model, slots=2, max_queue=4)
     jobs = [job(prompt=(65,)), job(prompt=(0,)), job(prompt=(65,))]
     for one in jobs:
-        scheduler.submit(one)
+        scheduler.submit(one, 0.0)
     pieces = drain(scheduler)
     assert [pieces[one][-1].finish_reason for one in jobs] == ["error", "error", "length"]
     assert model.resets == 1
-    assert not model.prompts
-
-
-class SchedulerMachine(RuleBasedStateMachine):
-    """Random submits, cancels, failures and steps."""
-
-    jobs = Bundle("jobs")
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.failing = False
-        self.model = ScriptedModel(self.script)
-        self.scheduler = Scheduler(self.model, slots=2, max_queue=3)
-        self.accepted: list[Job] = []
-        self.pieces: dict[Job, list[Piece]] = {}
-        self.started: list[Job] = []
-
-    def script(self, prompt: tuple[int, ...], done: int) -> int:
-        if self.failing:
-            self.failing = False
-            raise RuntimeError("now and then")
-        return counting(prompt, done)
-
-    @rule(target=jobs, length=st.integers(1, 150), max_tokens=st.integers(1, 6), last=st.integers(60, 254))
-    def submit(self, length: int, max_tokens: int, last: int) -> Job:
-        one = job(prompt=(1,) * (length - 1) + (last,), max_tokens=max_tokens, stop=("AB",))
-        try:
-            self.scheduler.submit(one)
-        except Overloaded:
-            assert self.scheduler.queued >= 3
-        else:
-            self.accepted.append(one)
-            self.pieces[one] = []
-        return one
-
-    @rule(one=jobs)
-    def cancel(self, one: Job) -> None:
-        if one in self.pieces:
-            self.scheduler.cancel(one)
-
-    @rule()
-    def fail_next(self) -> None:
-        self.failing = True
-
-    @rule()
-    def step(self) -> None:
-        for one, piece in self.scheduler.step():
-            assert not any(old.finish_reason for old in self.pieces[one]), "a piece after the last"
-            self.pieces[one].append(piece)
-            if piece.token_ids and one not in self.started:
-                self.started.append(one)
-
-    @invariant()
-    def slots_are_held_by_live_jobs_alone(self) -> None:
-        assert self.scheduler.live <= 2
-        assert len(self.model.prompts) == self.scheduler.live
-
-    @invariant()
-    def jobs_start_in_the_order_they_came(self) -> None:
-        order = [self.accepted.index(one) for one in self.started]
-        assert order == sorted(order)
-
-    def teardown(self) -> None:
-        for _ in range(2_000):
-            if not self.scheduler.busy:
-                break
-            self.step()
-        assert not self.model.prompts
-        assert self.scheduler.live == 0
-        for one in self.accepted:
-            assert [bool(piece.finish_reason) for piece in self.pieces[one]].count(True) == 1
-
-
-SchedulerMachine.TestCase.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
-TestScheduler = SchedulerMachine.TestCase
+    assert not model.sequences
 
 
 @settings(max_examples=60, deadline=None)

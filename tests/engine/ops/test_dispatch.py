@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from engine.generate import kv_slots
 from engine.ops import dispatch
 from engine.ops.jit import compile
 from engine.ops.linear import linear
@@ -93,33 +92,3 @@ def test_without_a_compiler_it_says_so_once_and_goes_on(weights, tmp_path, monke
             assert not is_native(draw(rows, FEATURES), odd)
     assert len(caplog.records) == 1
     assert "no C++ compiler" in caplog.text and "more slowly" in caplog.text
-
-
-def cache(rows: int, slots: int) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """q (rows, 6, 16), keys (rows, 2, 16, slots) and values (rows, 2, slots, 16)."""
-    return draw(rows, 6, 16), draw(rows, 2, 16, slots, seed=1), draw(rows, 2, slots, 16, seed=2)
-
-
-@pytest.mark.parametrize("window", [None, 50])
-def test_attention_of_a_step_is_the_portable_one(window):
-    q, keys, values = cache(4, 256)
-    lengths = jnp.asarray([1, 64, 65, 256])
-    found = dispatch.native_decode_attention(q, keys, values, lengths, window)
-    expected = kv_slots._attention(q[:, None], keys, values, lengths[:, None] - 1, window)[:, 0]
-    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
-
-
-def test_attention_of_a_step_has_the_same_bits_alone_and_in_a_longer_cache():
-    q, keys, values = cache(4, 256)
-    lengths = jnp.asarray([100, 64, 65, 128])
-    together = dispatch.native_decode_attention(q, keys, values, lengths, None)
-    for row in range(4):
-        one = slice(row, row + 1)
-        short = keys[one, :, :, :128], values[one, :, :128]
-        alone = dispatch.native_decode_attention(q[one], *short, lengths[one], None)
-        np.testing.assert_array_equal(alone[0], together[row])
-
-
-def test_attention_of_a_step_stays_with_xla_when_asked(portable):
-    q, keys, values = cache(1, 64)
-    assert portable(dispatch.native_decode_attention, q, keys, values, jnp.asarray([3]), None) is None

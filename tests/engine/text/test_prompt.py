@@ -6,6 +6,7 @@ from engine.errors import InvalidRequest
 from engine.text.prompt import encode_chat
 from engine.text.template import ChatTemplate
 from engine.text.tokenizer import Tokenizer
+from engine.text.tool_calls import Tool
 from engine.weights.checkpoint import load_checkpoint
 
 IM_START, IM_END = 1, 2
@@ -48,12 +49,30 @@ def test_text_that_the_template_also_writes_is_not_mistaken_for_it(tokenizer: To
 def test_control_tokens_in_roles_parts_and_tools_are_text_too(tokenizer: Tokenizer) -> None:
     template = ChatTemplate(
         "{% for m in messages %}{{ m.role }}{{ m.content[0].text }}{% endfor %}"
-        "{{ tools | tojson(ensure_ascii=true) }}"
+        "{{ tools[0].function.name | tojson(ensure_ascii=true) }}"
     )
     messages = [{"role": "<|im_start|>", "content": [{"type": "text", "text": "<|im_end|>"}]}]
-    ids = encode_chat(template, tokenizer, messages, tools=[{"name": "<|im_start|>"}])
+    ids = encode_chat(template, tokenizer, messages, tools=[Tool("<|im_start|>", "", {})])
     assert not {IM_START, IM_END} & set(ids)
-    assert tokenizer.decode(ids) == '<|im_start|><|im_end|>[{"name": "<|im_start|>"}]'
+    assert tokenizer.decode(ids) == '<|im_start|><|im_end|>"<|im_start|>"'
+
+
+def test_a_template_without_tools_is_told_of_them_in_words(tokenizer: Tokenizer) -> None:
+    call = {"function": {"name": "now", "arguments": {"zone": "UTC"}}}
+    messages = [
+        {"role": "system", "content": "Be brief."},
+        *user("What time is it?"),
+        {"role": "assistant", "content": "", "tool_calls": [call]},
+        {"role": "tool", "content": "noon"},
+    ]
+    ids = encode_chat(
+        ChatTemplate(None), tokenizer, messages, tools=[Tool("now", "The time.", {"type": "object"})]
+    )
+    text = tokenizer.decode(ids)
+    assert text.startswith("<|im_start|>system\nBe brief.\n\nYou may call functions")
+    assert '{"name": "now", "description": "The time.", "parameters": {"type": "object"}}' in text
+    assert '<tool_call>\n{"name": "now", "arguments": {"zone": "UTC"}}\n</tool_call><|im_end|>' in text
+    assert "<|im_start|>user\n<tool_response>\nnoon\n</tool_response><|im_end|>" in text
 
 
 def test_a_template_that_spoils_a_mark_is_refused(tokenizer: Tokenizer) -> None:

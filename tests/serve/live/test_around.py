@@ -43,3 +43,16 @@ def test_metrics_tell_about_requests_stages_slots_and_documents(http):
     text = http.get("/metrics").text
     for name in ("http_requests_total", "stage_duration_seconds", "chat_slots_total", "documents"):
         assert f"tarsia_{name}" in text
+
+
+def test_metrics_tell_of_blocks_prefixes_preemptions_and_guesses(http, client):
+    for question in ("Hello there.", "Hello again."):
+        system = "You are a patient teacher of the history of lighthouses. " * 12
+        messages = [{"role": "system", "content": system}, {"role": "user", "content": question}]
+        client.chat.completions.create(model="smollm2-135m-instruct", messages=messages, max_tokens=2)
+    lines = http.get("/metrics").text.splitlines()
+    values = dict(line.rsplit(" ", 1) for line in lines if line.startswith("tarsia_chat_"))
+    assert float(values["tarsia_chat_blocks_total"]) > float(values["tarsia_chat_blocks_cached"]) > 0
+    assert float(values["tarsia_chat_prefix_hit_tokens"]) >= 64
+    for name in ("blocks_held", "preemptions", "drafted_tokens", "accepted_tokens"):
+        assert float(values[f"tarsia_chat_{name}"]) >= 0

@@ -118,6 +118,42 @@ def test_four_chats_at_once_all_stream(server):
     assert max(first for first, _, _ in runs) < min(last for _, last, _ in runs)
 
 
+def test_log_probabilities_come_whole_and_streamed(client):
+    whole = say(client, logprobs=True, top_logprobs=2, max_tokens=6).choices[0]
+    content = whole.logprobs.content
+    assert b"".join(bytes(one.bytes) for one in content).decode() == whole.message.content
+    assert all(one.top_logprobs[0].token == one.token and one.logprob <= 0 for one in content)
+    streamed = [
+        one
+        for chunk in say(client, logprobs=True, top_logprobs=2, max_tokens=6, stream=True)
+        if chunk.choices[0].logprobs
+        for one in chunk.choices[0].logprobs.content
+    ]
+    assert streamed == content
+    assert say(client, max_tokens=2).choices[0].logprobs is None
+
+
+def test_plain_completions_report_log_probabilities_in_their_own_shape(client):
+    asked = {"model": MODEL, "prompt": "One, two,", "max_tokens": 4, "temperature": 0, "logprobs": 2}
+    choice = client.completions.create(**asked).choices[0]
+    assert "".join(choice.logprobs.tokens) == choice.text
+    assert choice.logprobs.text_offset[:2] == [0, len(choice.logprobs.tokens[0])]
+    assert [len(top) for top in choice.logprobs.top_logprobs] == [2] * 4
+    offsets = [
+        offset
+        for chunk in client.completions.create(**asked, stream=True)
+        if chunk.choices[0].logprobs
+        for offset in chunk.choices[0].logprobs.text_offset
+    ]
+    assert offsets == choice.logprobs.text_offset
+
+
+def test_a_biased_token_is_all_that_is_said(client):
+    token = say(client, logprobs=True, max_tokens=1).choices[0].logprobs.content[0]
+    forced = say(client, logit_bias={"49000": 100}, max_tokens=3, logprobs=True).choices[0].logprobs.content
+    assert len({one.token for one in forced}) == 1 and forced[0].token != token.token
+
+
 def test_plain_completions_go_on_from_the_prompt(client):
     reply = client.completions.create(
         model=MODEL, prompt="The capital of France is", max_tokens=8, temperature=0

@@ -32,9 +32,22 @@ CHAT = st.fixed_dictionaries(
         "seed": st.integers() | JSON,
         "stop": st.lists(st.text(max_size=3), max_size=3) | JSON,
         "n": JSON,
-        "logit_bias": JSON,
+        "logit_bias": st.dictionaries(st.sampled_from(["1", "2", "x", "99999999"]), st.floats(), max_size=2)
+        | JSON,
+        "logprobs": st.booleans() | JSON,
+        "top_logprobs": st.integers(-1, 30) | JSON,
+        "stop_token_ids": st.lists(st.integers(-1, 60000), max_size=2) | JSON,
+        "min_tokens": JSON,
         "response_format": JSON,
         "frequency_penalty": JSON,
+        "tools": st.lists(st.fixed_dictionaries({"type": st.just("function"), "function": JSON}), max_size=2)
+        | JSON,
+        "tool_choice": st.sampled_from(["none", "auto", "required"]) | JSON,
+        "guided_json": JSON,
+        "guided_regex": st.text(max_size=8) | JSON,
+        "guided_choice": st.lists(st.text(max_size=3), max_size=3) | JSON,
+        "priority": st.integers(-12, 12) | JSON,
+        "timeout": st.floats(30, 60) | JSON,
     },
 )
 EMBEDDING = st.fixed_dictionaries(

@@ -8,6 +8,9 @@ from serve.routes.chat_request import ChatRequest
 from serve.routes.completions import CompletionRequest
 
 HELLO = [{"role": "user", "content": "hello"}]
+CALL = {"id": "1", "type": "function", "function": {"name": "f", "arguments": '{"a": 1}'}}
+SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
+TOOL = {"type": "function", "function": {"name": "f", "parameters": SCHEMA}}
 
 
 def chat(**fields) -> ChatRequest:
@@ -29,9 +32,40 @@ def test_every_sampling_field_reaches_the_engine():
         "repetition_penalty": 1.2,
         "presence_penalty": 0.3,
         "frequency_penalty": 0.4,
+        "typical_p": 0.8,
+        "min_tokens": 2,
         "seed": 7,
     }
-    assert chat(**fields, stop=["a", "b"]).sampling() == [SamplingParams(**fields, stop=("a", "b"))]
+    lists = {"stop": ["a", "b"], "stop_token_ids": [4, 5], "logit_bias": {"50": -100, "7": 1.5}}
+    wanted = SamplingParams(
+        **fields, stop=("a", "b"), stop_token_ids=(4, 5), logit_bias=((50, -100.0), (7, 1.5)), logprobs=3
+    )
+    assert chat(**fields, **lists, logprobs=True, top_logprobs=3).sampling() == [wanted]
+
+
+def test_how_many_log_probabilities_are_asked_for():
+    assert chat(logprobs=True).sampling()[0].logprobs == 0
+    assert chat(logprobs=False).sampling()[0].logprobs is None
+    assert CompletionRequest(prompt="a", logprobs=2).sampling()[0].logprobs == 2
+    assert CompletionRequest(prompt="a").sampling()[0].logprobs is None
+    with pytest.raises(UnsupportedInput, match="echo"):
+        CompletionRequest(prompt="a", logprobs=2, echo=True).refuse_unsupported()
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"top_logprobs": 3}, "top_logprobs"),
+        ({"logprobs": True, "top_logprobs": 21}, "top_logprobs"),
+        ({"logit_bias": {"the": 1}}, "logit_bias"),
+        ({"logit_bias": {"-1": 1}}, "logit_bias"),
+        ({"logit_bias": {"1": 1000}}, "logit_bias"),
+    ],
+)
+def test_odd_log_probabilities_and_biases_name_their_field(fields, param):
+    with pytest.raises(InvalidRequest) as raised:
+        chat(**fields).sampling()
+    assert raised.value.param == param
 
 
 @pytest.mark.parametrize(
@@ -80,8 +114,16 @@ def test_a_part_that_is_not_text_is_refused_by_its_place(kind):
 @pytest.mark.parametrize(
     ("message", "error", "param"),
     [
-        ({"role": "tool", "content": "x", "tool_call_id": "1"}, UnsupportedInput, "messages[0]"),
-        ({"role": "assistant", "tool_calls": [{}]}, UnsupportedInput, "messages[0]"),
+        (
+            {"role": "assistant", "tool_calls": [{"id": "1", "function": {"name": "f", "arguments": "{"}}]},
+            InvalidRequest,
+            "messages[0].tool_calls[0]",
+        ),
+        (
+            {"role": "user", "content": "", "tool_calls": [CALL]},
+            InvalidRequest,
+            "messages[0].tool_calls",
+        ),
         ({"role": "wizard", "content": "x"}, InvalidRequest, "messages[0].role"),
         ({"role": "user"}, InvalidRequest, "messages[0].content"),
         ({"role": "user", "content": [{"type": "text"}]}, InvalidRequest, "messages[0].content[0].text"),
@@ -101,17 +143,80 @@ def test_no_messages_at_all_are_refused():
 @pytest.mark.parametrize(
     ("fields", "param"),
     [
-        ({"tools": [{"type": "function"}]}, "tools"),
         ({"functions": [{}]}, "functions"),
-        ({"logprobs": True}, "logprobs"),
-        ({"logit_bias": {"5": 1}}, "logit_bias"),
-        ({"response_format": {"type": "json_schema"}}, "response_format"),
+        ({"audio": {"voice": "x"}}, "audio"),
     ],
 )
 def test_what_we_cannot_honour_is_refused_and_not_ignored(fields, param):
     with pytest.raises(UnsupportedInput) as raised:
         chat(**fields).refuse_unsupported()
     assert raised.value.param == param
+
+
+@pytest.mark.parametrize(
+    ("fields", "kind", "part"),
+    [
+        ({"response_format": {"type": "json_object"}}, "json", '"object"'),
+        (
+            {"response_format": {"type": "json_schema", "json_schema": {"schema": SCHEMA}}},
+            "json",
+            '"integer"',
+        ),
+        ({"guided_json": SCHEMA}, "json", '"integer"'),
+        ({"guided_regex": "[ab]"}, "regex", "[ab]"),
+        ({"guided_choice": ["x", "y"]}, "lark", '"x" | "y"'),
+        ({"tools": [TOOL], "tool_choice": "required"}, "lark", 'start: "<tool_call>"'),
+        ({"tools": [TOOL]}, "lark", "start: TEXT | calls"),
+        ({"tools": [TOOL], "parallel_tool_calls": False}, "lark", "call0"),
+    ],
+)
+def test_what_a_reply_must_look_like(fields, kind, part):
+    constraint = chat(**fields).requests((1,))[0].constraint
+    assert constraint is not None and constraint.kind == kind and part in constraint.source
+
+
+def test_a_named_tool_is_the_only_one_that_may_be_called():
+    other = {"type": "function", "function": {"name": "g"}}
+    named = {"type": "function", "function": {"name": "g"}}
+    tools, constraint = chat(tools=[TOOL, other], tool_choice=named).tools_and_constraint()
+    assert [tool.name for tool in tools] == ["f", "g"]
+    assert constraint is not None and "f" not in constraint.source.split("call0:")[1].split("arguments")[0]
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"response_format": {"type": "json_schema"}}, "response_format"),
+        ({"tools": [TOOL, TOOL]}, "tools"),
+        ({"tool_choice": "required"}, "tool_choice"),
+        ({"tools": [{"type": "function", "function": {"name": "a b"}}]}, "tools[0].function.name"),
+        ({"tools": [TOOL], "tool_choice": {"type": "function", "function": {"name": "g"}}}, "tool_choice"),
+        ({"tools": [TOOL], "guided_regex": "a"}, "tools"),
+        ({"guided_regex": "a", "guided_choice": ["b"]}, "guided_choice"),
+        ({"priority": 11}, "priority"),
+        ({"timeout": 0}, "timeout"),
+    ],
+)
+def test_what_contradicts_itself_names_its_field(fields, param):
+    with pytest.raises(InvalidRequest) as raised:
+        chat(**fields).requests((1,))
+    assert raised.value.param == param
+
+
+def test_calls_and_their_results_reach_the_template():
+    messages = [
+        *HELLO,
+        {"role": "assistant", "content": None, "tool_calls": [CALL]},
+        {"role": "tool", "tool_call_id": "1", "content": "7"},
+    ]
+    _, assistant, result = chat(messages=messages).chat()
+    assert assistant["tool_calls"][0]["function"] == {"name": "f", "arguments": {"a": 1}}
+    assert result == {"role": "tool", "content": "7"}
+
+
+def test_priority_and_timeout_reach_the_scheduler():
+    request = chat(priority=-3, timeout=2.5).requests((1,))[0]
+    assert (request.priority, request.timeout) == (-3, 2.5)
 
 
 def test_the_same_fields_switched_off_are_fine():

@@ -124,6 +124,7 @@ def test_a_reader_that_falls_behind_is_dropped_with_a_reason():
     [
         (Piece("", finish_reason="error", error="out of memory"), GenerationFailed),
         (Piece("", finish_reason="cancelled"), Overloaded),
+        (Piece("", finish_reason="deadline"), Overloaded),
     ],
 )
 def test_a_sequence_that_did_not_finish_is_an_error_and_no_end(piece, error):
