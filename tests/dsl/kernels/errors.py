@@ -21,7 +21,7 @@ DTYPES = {"f32": jnp.float32, "f16": jnp.float16, "bf16": jnp.bfloat16}
 TOLERANCE = {"f32": 3e-5, "f16": 2e-3, "bf16": 1.6e-2}
 """Of a target in a storage dtype; f16 and bf16 outputs are rounded to 11 and 8 bits."""
 
-COLUMNS = ["plain", "xla", "pallas", "cpu", "sim:cuda", "sim:metal"]
+COLUMNS = ["plain", "xla", "pallas", "cpu", "cuda", "sim:cuda", "sim:metal"]
 """Of the table; "plain" is the jnp expression, which no kernel has a part in."""
 
 
