@@ -178,6 +178,13 @@ def paged_args(rows=3, heads=6, kv_heads=2, dim=16, blocks=11, size=8, width=5):
     return normal(rows, heads, dim), keys, values, *ints
 
 
+def paged_beside(lengths):
+    """Pages that lie before the first block, in the last and behind it: of no block, all is zero."""
+    q, keys, values, table, _ = paged_args()
+    table = table.at[:, 0].set(jnp.asarray([-1, 11, 10])).at[2, 1:].set(jnp.asarray([11, -1, 10, 3]))
+    return q, keys, values, table, jnp.asarray(lengths, jnp.int32)
+
+
 def append_to(new, starts, cache, **kw):
     return kv_append(new, starts, out=dsl.update(cache), **kw)
 
@@ -306,9 +313,15 @@ CASES = {
     "decode_attention windowed": Case(
         small(decode_attention, BN=8, window=35), lambda *a: decoded(*a, window=35), _decode_args
     ),
-    "paged_decode_attention": Case(paged_decode_attention, gathered, paged_args),
+    "paged_decode_attention": Case(
+        paged_decode_attention, gathered, paged_args, telling=lambda: paged_beside([1, 19, 40])
+    ),
+    # With telling lengths one row takes all blocks, from the last position of the first on; one skips it.
     "paged_decode_attention windowed": Case(
-        partial(paged_decode_attention, window=10), lambda *a: gathered(*a, window=10), paged_args
+        partial(paged_decode_attention, window=32),
+        lambda *a: gathered(*a, window=32),
+        paged_args,
+        telling=lambda: paged_beside([19, 40, 39]),
     ),
     "kv_append": Case(
         append_to,
