@@ -70,7 +70,10 @@ class MatrixDots:
         skipped = staged.first // along.unit * along.slots
         word = self.emission.dialect.word(run, tile.dtype)
 
-        cut = staged.count % along.unit and (tile.id, axis) not in self.emission.zero_ends
+        # What is past the last step is never read.
+        cut = (
+            staged.count % min(along.unit, self.unit.depth) and (tile.id, axis) not in self.emission.zero_ends
+        )
 
         def statement(slot: Slot) -> str:
             row, column = (own.grouped(run).coordinate(a, tile.shape, slot) for a in (0, 1))
