@@ -230,6 +230,8 @@ def _met_by_none(before: str, bound: int) -> bool:
         depth += (before[start] == ")") - (before[start] == "(")
         if depth == 0:
             break
+    if not before[:start].endswith(("(", "&& ", "= ", ", ")):
+        return False  # a part of the position
     position = before[start : end + 1]
     names = set(re.findall(r"[a-z_]\w*", position))
     slots = names - {"lane", "warp"}

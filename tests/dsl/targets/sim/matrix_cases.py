@@ -62,7 +62,7 @@ KERNELS = {
     "decode_attention": lambda t: (
         decode_attention,
         (
-            normal(2, 8, 40, dtype=t),
+            normal(2, 12, 40, dtype=t),
             normal(2, 2, 37, 40, seed=1, dtype=t),
             normal(2, 2, 37, 40, seed=2, dtype=t),
             LENGTHS,
