@@ -105,7 +105,8 @@ def is_traced(arrays: Sequence[Any]) -> bool:
 
 def _main_platform() -> str:
     """Where programs run unless their arrays say otherwise."""
-    device: Any = jax.config.jax_default_device
+    config: Any = jax.config
+    device = config.jax_default_device
     if device is None:
         return jax.default_backend()
     named = device if isinstance(device, str) else str(device.platform)
