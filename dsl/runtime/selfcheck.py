@@ -94,10 +94,7 @@ def _narrow(data: Array, dtype: Storage) -> Array:
 
 def _outputs(kernel: Kernel, inputs: Sequence[Array]) -> list[Array]:
     given = {ref.name: x for ref, x in zip(kernel.inputs, inputs, strict=True)}
-    return [
-        np.array(given[ref.name]) if ref.role == "inout" else _zeros(ref)
-        for ref in kernel.outputs
-    ]
+    return [np.array(given[ref.name]) if ref.role == "inout" else _zeros(ref) for ref in kernel.outputs]
 
 
 def _zeros(ref: RefType) -> Array:
