@@ -74,12 +74,18 @@ def test_what_does_not_fit_shared_memory_or_registers_falls_back_with_the_reason
     assert wide.layout.unit is None and ("shared memory" in wide.reason or "registers" in wide.reason)
 
 
-def test_the_right_operand_alone_is_shared_and_read_sixteen_bytes_at_a_time():
+def test_operands_that_a_loop_loads_are_shared_and_read_sixteen_bytes_at_a_time():
     source = emit(matmul.ir(ones(64, 64), ones(64, 64), BM=64, BN=64), CUDA).source
-    assert source.count("put<uint4>(halves") == 1 and "pool[" in source
+    assert source.count("put<uint4>(halves") == 2 and "pool[" in source
     assert (
-        "fetch<uint4>(&v" in source and "fetch<unsigned>(&v" in source and "keep<unsigned>(&o_ref" in source
+        "fetch<uint4>(&v" in source and "fetch<unsigned>(" not in source and "keep<unsigned>(&o_ref" in source
     )
+
+
+def test_a_left_operand_that_stays_for_the_loop_stays_in_registers():
+    q = ones(1, 1, 64, 64)
+    source = emit(flash_attention.ir(q, q, q, BM=64, BN=32), CUDA).source
+    assert source.count("put<uint4>(halves") == 2 and "fetch<unsigned>(&v" in source
 
 
 def test_what_is_added_to_a_dot_goes_in_before_it():
