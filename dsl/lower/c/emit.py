@@ -26,6 +26,7 @@ from dsl.ir.ops import (
     Reduce,
     Store,
     Write,
+    walk,
 )
 from dsl.ir.types import RefType, Value
 from dsl.lower.c.choose import Choice, choose, tiles
@@ -119,6 +120,8 @@ def _parameters(kernel: Kernel) -> list[tuple[RefType, str]]:
 
 
 def _check(kernel: Kernel, placement: Placement) -> None:
+    if placement.main.columns.warp and any(isinstance(op, Dot) for op in walk(kernel.body)):
+        raise Unsupported("the wide layout has no dots")
     for ref in kernel.refs:
         if math.prod(ref.shape) >= 2**31:
             raise Unsupported(f"{ref.name} has 2^31 elements or more, and positions are 32-bit")

@@ -1,6 +1,6 @@
 """The plan of a block's shared memory, and where barriers go.
 
-A *site* is a place where threads exchange: a column reduction, or one chunk of a dot's inner axis.
+A *site* is a place where threads exchange: a reduction over warps, or one chunk of a dot's inner axis.
 A site writes a region of the pool, a barrier makes it visible, then it is read. Before a region is
 written again a barrier must have passed since it was read; two regions used in turn let the barrier
 in between serve for that. Nothing else in emitted code needs a barrier.
@@ -9,6 +9,7 @@ The pool is counted in floats. A matrix dot's right operand lies in it in its ow
 narrow, and before it the left one if it is staged too; else that stays in registers.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -39,13 +40,13 @@ class Plan:
 
 
 def needs_exchange(op: Reduce, layout: Layout) -> bool:
-    """True for a column reduction over rows of more than one warp."""
-    return op.axis == 0 and op.operand.shape[0] > 1 and layout.warps > 1
+    """True for a reduction over an axis along which more than one warp lies."""
+    return op.operand.shape[op.axis] > 1 and layout.warps > 1 and layout.axis(op.axis).warp > 0
 
 
-def column_floats(op: Reduce, layout: Layout) -> int:
-    """Floats of a column reduction, a multiple of `ALIGNED`."""
-    return _aligned(layout.warps * layout.padded((1, op.operand.shape[1]))[1])
+def exchange_floats(op: Reduce, layout: Layout) -> int:
+    """Floats of a reduction over warps, each with its own results; a multiple of `ALIGNED`."""
+    return _aligned(layout.warps * math.prod(layout.padded(op.result.shape)))
 
 
 def _aligned(floats: int) -> int:
@@ -137,7 +138,7 @@ def _within(
     """(floats of the largest site, chunk of each dot) when all sites fit in `floats`."""
     chunks = {op.result.id: _chunk(op, placement, floats) for op in dots}
     needs = [site_floats(op, chunks[op.result.id], placement) for op in dots]
-    needs += [column_floats(op, placement.main) for op in reductions]
+    needs += [exchange_floats(op, placement.main) for op in reductions]
     largest = max(needs, default=0)
     return None if largest > floats else (largest, chunks)
 
@@ -163,8 +164,8 @@ def _reason(dots: Sequence[Dot], reductions: Sequence[Reduce], placement: Placem
         least = site_floats(op, _chunk(op, placement, 0), placement)
         needs.append((4 * least, f"a dot of ({m}, {k}) by ({k}, {n})"))
     for each in reductions:
-        what = f"a reduction over the rows of {each.operand.shape}"
-        needs.append((4 * column_floats(each, placement.main), what))
+        what = f"a reduction over the {('rows', 'columns')[each.axis]} of {each.operand.shape}"
+        needs.append((4 * exchange_floats(each, placement.main), what))
     need, what = next(found for found in needs if found[0] > limit)
     return f"{what} needs {need} B of shared memory and a block has {limit}; make its tile smaller"
 

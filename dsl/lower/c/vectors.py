@@ -1,6 +1,6 @@
 """Which windows may be read or written several neighbours at once, and which tiles end in zeros."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from dsl.ir.affine import Ranges
 from dsl.ir.infer import window
@@ -47,23 +47,27 @@ def zero_ends(kernel: Kernel, facts: Ranges) -> Iterator[tuple[int, int]]:
 
 
 def row_run(kernel: Kernel) -> int:
-    """How many neighbours a lane may take in the row layout: 16 bytes of the narrowest array, or fewer.
+    """How many neighbours a lane may take in the row layout: as `longest_run`.
 
-    More than one only where each row is such a run of every lane, so many times over, and all windows are
-    `in_runs`; and not with dots, whose reads of shared memory want neighbours on neighbouring lanes.
+    More than one only where each row is such a run of every lane, so many times over; and not with dots,
+    whose reads of shared memory want neighbours on neighbouring lanes.
     """
-    ops, facts = list(walk(kernel.body)), Ranges(kernel)
-    if any(isinstance(op, Dot) for op in ops):
+    if any(isinstance(op, Dot) for op in walk(kernel.body)):
         return 1
+    widths = {value.shape[1] for op in walk(kernel.body) for value in defined(op) if value.shape} - {1}
+    return longest_run(kernel, lambda run: all(width % (LANES * run) == 0 for width in widths))
+
+
+def longest_run(kernel: Kernel, fits: Callable[[int], bool]) -> int:
+    """The longest run that `fits`, of 16 bytes of the narrowest array or less, with all windows `in_runs`."""
+    ops, facts = list(walk(kernel.body)), Ranges(kernel)
     refs = {ref.name: ref for ref in kernel.refs}
     windows = [(refs[op.ref], op.index) for op in ops if isinstance(op, Load | Store | AtomicAdd)]
     wide = [(ref, index, shape) for ref, index in windows if (shape := window(ref, index))[1:] > (1,)]
-    widths = {value.shape[1] for op in ops for value in defined(op) if value.shape} - {1}
     run = max((VECTOR_BYTES * 8 // BITS[ref.dtype] for ref, _, _ in wide), default=1)
     while run > 1:
         layout = spread_layout(1, LANES, run)
-        whole = all(width % layout.columns.unit == 0 for width in widths)
-        if whole and all(in_runs(facts, ref, index, shape, layout) for ref, index, shape in wide):
+        if fits(run) and all(in_runs(facts, ref, index, shape, layout) for ref, index, shape in wide):
             return run
         run //= 2
     return 1

@@ -33,7 +33,7 @@ _OWNER = re.compile(r"\b(?:lane|warp) == 0\b")
 _BINARY = re.compile(rf"(?<== )({_OPERAND}) ([-/]|<|>=) ({_OPERAND})(?=;)")
 _CALL = re.compile(rf"\b(floor_div|floor_mod)\(({_OPERAND}), ({_OPERAND}|\d+)\)")
 _WHERE = re.compile(rf"(?<== )({_OPERAND}) \? ({_OPERAND}) : ({_OPERAND})(?=;)")
-_SLOT = r"\(?(?:lane|warp)(?: \+ \d+ \* [ij]\))? < "
+_SLOT = r"\(?(?:\d+ \* warp \+ )?(?:lane|warp)(?: \+ \d+ \* [ij]\))? < "
 HARMLESS = {
     "folds a slot past the tile's end that holds what the fold ignores": re.compile(rf"if \({_SLOT}~"),
     "reads, within its array, for a slot past the tile's end": re.compile(
