@@ -31,6 +31,11 @@ MULTIPROCESSORS = 108
 TUNE: Tuning = {"xla": _whole, "cuda": _for_nvidia, "metal": _for_gpu}
 
 
+def _a_row_a_warp(w: Ref) -> dict[str, int]:
+    """For GPUs: rows join their lanes' sums once a kilobyte or two, not every few elements."""
+    return {"BM": 4, "BK": min(w.shape[1], 1024)}
+
+
 def _product(a: Ref, b: Ref) -> Output:
     return like(a, shape=(*a.shape[:-1], b.shape[-1]))
 
@@ -108,7 +113,11 @@ def batched_matmul(a: Ref, b: Ref, o: Ref, *, BM: int = 32, BN: int = 32, BK: in
 @kernel(
     grid=lambda w, BM: cdiv(w.shape[0], BM),
     out=lambda w, x: like(x, shape=(w.shape[0],)),
-    tune={"xla": lambda w: {"BM": w.shape[0], "BK": w.shape[1]}},
+    tune={
+        "xla": lambda w: {"BM": w.shape[0], "BK": w.shape[1]},
+        "cuda": _a_row_a_warp,
+        "metal": _a_row_a_warp,
+    },
 )
 def gemv(w: Ref, x: Ref, o: Ref, *, BM: int = 32, BK: int = 128) -> None:
     """o = w @ x of a matrix and a vector: products and row sums, since a dot of one column wastes lanes.

@@ -8,7 +8,6 @@ from dsl.ir.ops import Dot, Kernel, defined, walk
 from dsl.ir.types import Value
 from dsl.lower.c.dialects import Dialect
 from dsl.lower.c.layout import (
-    LANES,
     Layout,
     MatrixUnit,
     matrix_layout,
@@ -19,7 +18,7 @@ from dsl.lower.c.layout import (
 from dsl.lower.c.placement import place
 from dsl.lower.c.registers import pressure
 from dsl.lower.c.shared import TooMuchShared, plan
-from dsl.lower.c.vectors import longest_run, row_run
+from dsl.lower.c.vectors import longest_run, row_spread
 
 REGISTERS = 300
 """What a thread may need by the estimate, which is high: NVRTC made 238 of 293, and 255 is the most."""
@@ -106,7 +105,8 @@ def choose_row(kernel: Kernel) -> Layout:
     while warps < 4 and warps < rows:
         warps *= 2
     crowded = any(math.prod(row_layout(warps).slots(shape)) > 64 for shape in shapes)
-    return spread_layout(8 if crowded and rows >= 8 else warps, LANES, row_run(kernel))
+    warps = 8 if crowded and rows >= 8 else warps
+    return spread_layout(warps, *row_spread(kernel, rows // warps))
 
 
 def choose_wide(kernel: Kernel) -> Layout | None:

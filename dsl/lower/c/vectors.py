@@ -1,6 +1,7 @@
 """Which windows may be read or written several neighbours at once, and which tiles end in zeros."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 
 from dsl.ir.affine import Ranges
 from dsl.ir.infer import window
@@ -46,16 +47,27 @@ def zero_ends(kernel: Kernel, facts: Ranges) -> Iterator[tuple[int, int]]:
                 yield op.result.id, entry.tile_axis
 
 
-def row_run(kernel: Kernel) -> int:
-    """How many neighbours a lane may take in the row layout: as `longest_run`.
+def row_spread(kernel: Kernel, rows: int) -> tuple[int, int]:
+    """(lanes along a row, neighbours that each takes at a time) of the row layout, for `rows` rows a warp.
 
-    More than one only where each row is such a run of every lane, so many times over; and not with dots,
-    whose reads of shared memory want neighbours on neighbouring lanes.
+    More than one neighbour only where each row is such a run of those lanes, so many times over; and not
+    with dots, whose reads of shared memory want neighbours on neighbouring lanes. Fewer lanes than a warp
+    has where that makes for longer runs, while there are rows for the others.
     """
     if any(isinstance(op, Dot) for op in walk(kernel.body)):
-        return 1
+        return LANES, 1
     widths = {value.shape[1] for op in walk(kernel.body) for value in defined(op) if value.shape} - {1}
-    return longest_run(kernel, lambda run: all(width % (LANES * run) == 0 for width in widths))
+    best = LANES, 1
+    for across in (LANES, LANES // 2, LANES // 4, LANES // 8):
+        if rows * across < LANES:
+            break
+        run = longest_run(kernel, partial(_even, widths, across))
+        best = (across, run) if run > best[1] else best
+    return best
+
+
+def _even(widths: set[int], across: int, run: int) -> bool:
+    return all(width % (across * run) == 0 for width in widths)
 
 
 def longest_run(kernel: Kernel, fits: Callable[[int], bool]) -> int:

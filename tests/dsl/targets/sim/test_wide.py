@@ -8,6 +8,7 @@ import dsl
 from dsl import atomic_add, loop, pid, tile, where, zeros
 from dsl.kernels.norm import layer_norm
 from dsl.kernels.softmax import softmax
+from dsl.lower.c.choose import choose_row
 from dsl.lower.c.dialects import CUDA, METAL
 from dsl.lower.c.emit import emit
 from dsl.targets.sim.mutate import draws, harmless, mutants, survivors
@@ -56,6 +57,22 @@ def test_each_kind_of_reduction_over_either_axis(dialect, columns):
     n = jnp.asarray(np.random.default_rng(0).integers(-(2**31), 2**31, (3, columns)), jnp.int32)
     found = check(folded, (normal(3, columns) - 9.0, n), dialect)
     assert (found[3][:, 0] == np.asarray(n).sum(1, dtype=np.int32)).all()
+
+
+@both_dialects
+@pytest.mark.parametrize(("rows", "lanes", "dtype"), [(9, 16, jnp.float32), (20, 8, jnp.bfloat16)])
+def test_short_rows_share_a_warp_for_longer_runs(dialect, rows, lanes, dtype):
+    @dsl.kernel(grid=1, out=lambda x: [dsl.like(x), per_row(x, "f32"), dsl.like(x, shape=(x.shape[1],))])
+    def folded(x, o, across, down):
+        t = x[:, :].f32
+        o[:, :] = t * 2.0
+        across[:, :], down[:] = t.sum(1), t.max(0)
+
+    ir, arrays, expected = prepared(folded, (normal(rows, 64, dtype=dtype),), {})
+    program = emit(ir, dialect)
+    assert choose_row(ir).columns.mask == lanes - 1
+    assert program.layout.startswith("row, ") and f"fetch<{dialect.words[16]}>" in program.source
+    agrees(ir, dialect, arrays, expected, program=program, tolerance=1.6e-2)
 
 
 @both_dialects
