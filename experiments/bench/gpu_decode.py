@@ -23,7 +23,6 @@ from engine.generate.step_model import Opening
 from engine.models.decoder import parameter_shapes
 from engine.models.decoder_config import DecoderConfig
 from engine.ops.rope import RopeConfig
-from engine.weights.build import unflatten
 
 STEPS = 32
 
@@ -93,7 +92,19 @@ def random_params(shape: DecoderConfig) -> dict[str, Any]:
     for number, (name, extents) in enumerate(parameter_shapes(shape).items()):
         like = jnp.empty(extents, jnp.bfloat16)
         flat[name] = made(jax.random.key(number), like) if len(extents) > 1 else jnp.ones(extents)
-    return unflatten(flat)
+    return nested(flat, shape.num_layers)
+
+
+def nested(flat: dict[str, Any], layers: int) -> dict[str, Any]:
+    """{"layers.0.q.weight": w} -> {"layers": [{"q": {"weight": w}}]}; needs no reader of files."""
+    tree: dict[str, Any] = {"layers": [{} for _ in range(layers)]}
+    for name, value in flat.items():
+        node: Any = tree
+        *parents, leaf = name.split(".")
+        for parent in parents:
+            node = node[int(parent)] if parent.isdigit() else node.setdefault(parent, {})
+        node[leaf] = value
+    return tree
 
 
 def read_bytes(params: dict[str, Any], shape: DecoderConfig) -> int:
