@@ -114,12 +114,13 @@ def edited(rng, text):
     return "\n".join(lines) or text
 
 
-@pytest.mark.parametrize("edits", [1, 3])
-def test_edited_text_is_a_kernel_or_refused_with_a_reason(edits):
-    rng, kernels, refused = random.Random(edits), 0, 0
+@pytest.mark.parametrize("most", [1, 3])
+def test_edited_text_is_a_kernel_or_refused_with_a_reason(most):
+    """One text in thirty survives an edit, hardly any three: so there are one, two or three."""
+    rng, kernels, refused = random.Random(most), 0, 0
     for _ in range(2000):
         text = rng.choice(TEXTS)
-        for _ in range(edits):
+        for _ in range(rng.randint(1, most)):
             text = edited(rng, text)
         try:
             kernel = parse_kernel(text)

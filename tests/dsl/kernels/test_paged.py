@@ -27,6 +27,12 @@ def test_narrow_blocks_are_computed_wide(dtype):
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
 
 
+def test_blocks_before_the_window_are_not_seen():
+    args = paged_args()
+    found = paged_decode_attention(*args, window=10, backend="cpu")
+    np.testing.assert_allclose(found, gathered(*args, window=10), rtol=1e-4, atol=1e-4)
+
+
 def test_a_rows_bits_depend_on_nothing_but_the_row():
     q, keys, values, table, lengths = paged_args(rows=5)
     run = jax.jit(partial(paged_decode_attention, backend="cpu"))

@@ -40,7 +40,10 @@ def test_shared_memory_is_known_where_registers_are_not(backend):
     (product,) = matmul.explain(jnp.ones((16, 16)), jnp.ones((16, 16)), backend=backend).resources
     (rows,) = softmax.explain(X, backend=backend).resources
     assert product.registers is None and product.shared > 0 and rows.shared == 0
-    assert str(rows) == f"{backend}: {rows.threads} threads a block, 0 B of shared memory"
+    assert str(rows) == (
+        f"{backend}: {rows.threads} threads a block, 0 B of shared memory, "
+        "layout row, 4 warps: no dot takes f16 or bf16"
+    )
 
 
 def test_a_kernel_that_a_target_refuses_takes_nothing():

@@ -8,6 +8,7 @@ import pytest
 MODEL = "smollm2-135m-instruct"
 EMBEDDER = "all-minilm-l6-v2"
 HELLO = [{"role": "user", "content": "hello"}]
+TOOL = {"type": "function", "function": {"name": "f"}}
 IMAGE = [{"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0KGgo="}}]
 
 
@@ -31,11 +32,18 @@ IMAGE = [{"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBOR
         ({"temperature": 3}, openai.BadRequestError, "invalid_value", "temperature"),
         ({"max_tokens": 0}, openai.BadRequestError, "invalid_value", "max_tokens"),
         ({"messages": []}, openai.BadRequestError, "invalid_value", "messages"),
+        ({"tools": [TOOL, TOOL]}, openai.BadRequestError, "invalid_value", "tools"),
         (
-            {"tools": [{"type": "function", "function": {"name": "f"}}]},
+            {"tools": [{"type": "function"}]},
             openai.BadRequestError,
-            "unsupported_input",
-            "tools",
+            "missing_required_parameter",
+            "tools[0].function",
+        ),
+        (
+            {"tools": [TOOL], "tool_choice": {"type": "function", "function": {"name": "g"}}},
+            openai.BadRequestError,
+            "invalid_value",
+            "tool_choice",
         ),
     ],
 )
