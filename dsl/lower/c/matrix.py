@@ -80,7 +80,10 @@ class MatrixDots:
         skipped = chunk.first // along.unit * along.slots
         word = self.emission.dialect.word(run, tile.dtype)
 
-        cut = chunk.count % along.unit and (tile.id, axis) not in self.emission.zero_ends
+        # What is past the last step is never read.
+        cut = (
+            chunk.count % min(along.unit, self.unit.depth) and (tile.id, axis) not in self.emission.zero_ends
+        )
 
         def statement(slot: Slot) -> str:
             row, column = (own.grouped(run).coordinate(a, tile.shape, slot) for a in (0, 1))

@@ -4,9 +4,11 @@ A test that cannot fail proves nothing: every mutant here is a mistake that the 
 mutants of a program are compiled together, each behind a number that is chosen when it runs.
 """
 
+import ast
 import dataclasses
+import operator
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +18,8 @@ from numpy.typing import NDArray
 from dsl.ir.ops import Kernel
 from dsl.ir.types import FLOATS
 from dsl.lower.c.dialects import Dialect
-from dsl.lower.c.emit import Program
+from dsl.lower.c.emit import MAX_SLOTS, Program
+from dsl.lower.c.layout import LANES
 from dsl.runtime.selfcheck import random_array
 from dsl.targets.sim.build import BuildError
 from dsl.targets.sim.run import Caught, simulate
@@ -29,11 +32,22 @@ _OPERAND = r"(?:v\d+(?:\[\w+\]\[\w+\])?|\(?-?[\d.]+(?:e[+-]?\d+)?f\)?)"
 _MASK = re.compile(r"(?<=t, )(\d+)(?=\))|(?<=ushort\()(\d+)(?=\))")
 _BOUND = re.compile(r"(?<= < )(\d+)\b(?!\.)")
 _LOWER = re.compile(r"(?<= >= )0\b(?!\.)")
-_OWNER = re.compile(r"\b(?:lane|warp) == 0\b")
+_OWNER = re.compile(r"\b(?:lane|warp) == 0\b|\(lane & \d+\) == 0\b")
+_KEPT = re.compile(r"(?<=, )\d+(?= - \()")
+_LANES = re.compile(r"(?<=\(lane & )\d+(?=\) (?!== 0))|(?<=lane >> )\d")
+_IN_GUARD = re.compile(r"[\w +*&>()]*< ")
+_FRAGMENT = re.compile(r"\bb\[(\d)\](?=(?:, b\[\d\])?\);)")
 _BINARY = re.compile(rf"(?<== )({_OPERAND}) ([-/]|<|>=) ({_OPERAND})(?=;)")
 _CALL = re.compile(rf"\b(floor_div|floor_mod)\(({_OPERAND}), ({_OPERAND}|\d+)\)")
 _WHERE = re.compile(rf"(?<== )({_OPERAND}) \? ({_OPERAND}) : ({_OPERAND})(?=;)")
-_SLOT = r"\(?(?:\d+ \* warp \+ )?(?:lane|warp)(?: \+ \d+ \* [ij]\))? < "
+_SLOT = r"(?:lane|warp|\([\d ijlanewrp+*&>()]+\)) < "
+_OPERATORS = {
+    ast.Add: operator.add,
+    ast.Mult: operator.mul,
+    ast.RShift: operator.rshift,
+    ast.BitAnd: operator.and_,
+}
+MOST_WARPS = 32
 HARMLESS = {
     "folds a slot past the tile's end that holds what the fold ignores": re.compile(rf"if \({_SLOT}~"),
     "reads, within its array, for a slot past the tile's end": re.compile(
@@ -62,7 +76,10 @@ class Mutant:
 
 
 def mutants(program: Program, dialect: Dialect) -> list[Mutant]:
-    """Barriers dropped, masks doubled, bounds widened, loops cut, owners forgotten, operands swapped."""
+    """Barriers dropped, masks doubled, bounds widened, loops cut, owners forgotten, operands swapped.
+
+    And of matrix units: bits of the lane moved in an address, a fragment taken twice.
+    """
     source = program.source
     body = source.index(f" {program.entry}(")
     found = []
@@ -91,6 +108,13 @@ def _changes(source: str, dialect: Dialect) -> Iterator[tuple[str, int, int, str
         yield "bound widened", *match.span(), "-1"
     for match in _OWNER.finditer(source):
         yield "owner forgotten", *match.span(), "true"
+    for match in _KEPT.finditer(source):
+        yield "bound widened", *match.span(), str(int(match[0]) + 1)
+    for match in _LANES.finditer(source):
+        if not _IN_GUARD.match(source, match.end()):  # many a guard holds, or not, whatever the lane
+            yield "lane's bits moved", *match.span(), str(int(match[0]) + 1)
+    for match in _FRAGMENT.finditer(source):
+        yield "fragment taken twice", *match.span(), f"b[{int(match[1]) ^ 1}]"
     for match in _BINARY.finditer(source):
         yield "operands swapped", *match.span(), f"{match[3]} {match[2]} {match[1]}"
     for match in _CALL.finditer(source):
@@ -170,15 +194,19 @@ def harmless(
 ) -> str | None:
     """Why a mutant means the same as its program, or None when there is no reason to think so.
 
-    It must be one of `HARMLESS`, and on every draw of inputs and schedule it must touch nothing outside of
-    its arrays and give the very bits of the program: if any output depended on the slot that it fills, it
-    would not on all.
+    Either a wider bound lets in a position that no slot of any thread has. Or it is one of `HARMLESS`, and
+    on every draw of inputs and schedule it touches nothing outside of its arrays and gives the very bits of
+    the program: if any output depended on the slot that it fills, it would not on all.
     """
     line_start = program.source.rfind("\n", 0, mutant.start) + 1
     line_end = program.source.find("\n", mutant.end)
     line = program.source[line_start : mutant.start] + "~" + program.source[mutant.end : line_end]
     reason = next((told for told, pattern in HARMLESS.items() if pattern.search(line)), None)
-    if mutant.what != "bound widened" or reason is None:
+    if mutant.what != "bound widened":
+        return None
+    if _met_by_none(line[: line.index("~")], int(mutant.text) - 1):
+        return "lets in a position that no slot has"
+    if reason is None:
         return None
     ((together, _),) = planted(program, [mutant])
     for arrays in draws:
@@ -191,6 +219,38 @@ def harmless(
             if any(a.tobytes() != b.tobytes() for a, b in zip(sound, found, strict=True)):
                 return None
     return reason
+
+
+def _met_by_none(before: str, bound: int) -> bool:
+    """True when the position that `before` ends with, and " < ", is `bound` for no slot of any thread."""
+    if not before.endswith(") < "):
+        return False
+    end, depth = len(before) - 4, 0
+    for start in range(end, -1, -1):
+        depth += (before[start] == ")") - (before[start] == "(")
+        if depth == 0:
+            break
+    position = before[start : end + 1]
+    names = set(re.findall(r"[a-z_]\w*", position))
+    slots = names - {"lane", "warp"}
+    if not slots <= {"i", "j", "k"} or len(slots) > 1:
+        return False
+    lane, warp, slot = np.ogrid[:LANES, :MOST_WARPS, :MAX_SLOTS]
+    values = {"lane": lane, "warp": warp} | dict.fromkeys(slots, slot)
+    return not np.any(_value(ast.parse(position, mode="eval").body, values) == bound)
+
+
+def _value(node: ast.expr, values: Mapping[str, Array]) -> Array:
+    """What an expression of sums, products, shifts and masks is for all threads and slots."""
+    match node:
+        case ast.Constant(value=int(number)):
+            return np.asarray(number)
+        case ast.Name(id=name):
+            return values[name]
+        case ast.BinOp(left=left, op=op, right=right):
+            found: Array = _OPERATORS[type(op)](_value(left, values), _value(right, values))
+            return found
+    raise ValueError(f"no position: {ast.unparse(node)}")
 
 
 def draws(kernel: Kernel) -> list[list[Array]]:

@@ -5,23 +5,41 @@ import sys
 import types
 from functools import lru_cache
 
+import jax.numpy as jnp
 import numpy as np
 
 import dsl
 from dsl.lower import oracle
-from dsl.lower.c import emit, exchange, expressions, layout, lines, names, shared, windows
-from dsl.lower.c.dialects import CUDA
+from dsl.lower.c import (
+    dots,
+    emit,
+    expressions,
+    layout,
+    lines,
+    matrix,
+    names,
+    placement,
+    reductions,
+    shared,
+    sums,
+    vectors,
+    windows,
+)
+from dsl.lower.c.dialects import CUDA, METAL
 from dsl.targets.sim.build import BuildError
 from dsl.targets.sim.run import Caught, simulate
 from tests.dsl.generate import STEPS, Recipe
 from tests.dsl.generate import specialised as of_recipe
 from tests.dsl.kernels.catalogue import CASES, specialised
 from tests.dsl.passes.mutator import mutants
+from tests.dsl.targets.sim.cases import prepared
+from tests.dsl.targets.sim.matrix_cases import KERNELS, SMALL, deep
 
-MODULES = (layout, windows, shared, exchange, emit, expressions, lines, names)
+MODULES = (
+    *(layout, windows, shared, reductions, dots, matrix, sums, placement),
+    *(vectors, emit, expressions, lines, names),
+)
 PREFIX = "dsl.lower.c."
-KEPT = "dsl.lower.c.dialects"
-"""What the broken emitters share with the sound one: the dialects are values, compared by identity."""
 LIBRARY = (
     *(
         "softmax",
@@ -37,8 +55,8 @@ LIBRARY = (
 
 
 def load(mutant):
-    """The `emit` of an emitter in which one module has the mutant's mistake."""
-    saved = {name: found for name, found in sys.modules.items() if name.startswith(PREFIX) and name != KEPT}
+    """The `emit` of an emitter in which one module has the mutant's mistake, with dialects of its own."""
+    saved = {name: found for name, found in sys.modules.items() if name.startswith(PREFIX)}
     package = sys.modules["dsl.lower.c"]
     try:
         for name in saved:
@@ -47,9 +65,11 @@ def load(mutant):
         broken.__file__ = mutant.module.__file__
         sys.modules[broken.__name__] = broken
         exec(compile(mutant.tree, f"<mutant of {broken.__name__}>", "exec"), broken.__dict__)
-        return importlib.import_module("dsl.lower.c.emit").emit
+        own = importlib.import_module("dsl.lower.c.dialects")
+        emitted = importlib.import_module("dsl.lower.c.emit").emit
+        return lambda kernel, dialect: emitted(kernel, getattr(own, dialect.name.upper()))
     finally:
-        for name in [name for name in sys.modules if name.startswith(PREFIX) and name != KEPT]:
+        for name in [name for name in sys.modules if name.startswith(PREFIX)]:
             del sys.modules[name]
         for name, found in saved.items():
             sys.modules[name] = found
@@ -61,7 +81,7 @@ def product(a, b, o):
     o[:, :] = dsl.dot(a[:, :], b[:, :], transpose_b=True)
 
 
-def deep():
+def deep_in_f32():
     """A dot whose inner axis goes through shared memory in chunks."""
     arrays = [np.random.default_rng(n).standard_normal((n, 333), np.float32) for n in (12, 40)]
     return product.ir(*arrays), arrays
@@ -69,7 +89,7 @@ def deep():
 
 @lru_cache(maxsize=1)
 def corpus():
-    """(kernel, arrays, the oracle's outputs, the sound source): all ops, ragged, in several warps."""
+    """(kernel, dialect, arrays, the oracle's outputs, the sound source): all ops, ragged, several warps."""
     steps = list(STEPS)
     recipes = [
         Recipe(
@@ -78,12 +98,18 @@ def corpus():
         for n in range(0, len(steps), 8)
     ]
     cases = [specialised(CASES[name], CASES[name].telling and CASES[name].telling()) for name in LIBRARY]
-    cases.append(deep())
-    found = []
-    for kernel, arrays in [*cases, *(of_recipe(recipe) for recipe in recipes)]:
-        expected = oracle.run(kernel, *arrays)
-        found.append((kernel, arrays, expected, emit.emit(kernel, CUDA).source))
-    return found
+    cases.append(deep_in_f32())
+    found = [(CUDA, *case) for case in [*cases, *(of_recipe(recipe) for recipe in recipes)]]
+    wide = [make(jnp.float16) for make in KERNELS.values()]
+    wide += SMALL.values()
+    wide += [(*deep(transpose_b), {}) for transpose_b in (False, True)]
+    for each in wide:
+        kernel, arrays, _ = prepared(*each)
+        found += [(dialect, kernel, arrays) for dialect in (CUDA, METAL)]
+    return [
+        (kernel, dialect, arrays, oracle.run(kernel, *arrays), emit.emit(kernel, dialect).source)
+        for dialect, kernel, arrays in found
+    ]
 
 
 def verdict(mutant):
@@ -91,17 +117,17 @@ def verdict(mutant):
     try:
         broken = load(mutant)
         changed = [
-            (kernel, arrays, expected, program)
-            for kernel, arrays, expected, source in corpus()
-            if (program := broken(kernel, CUDA)).source != source
+            (kernel, dialect, arrays, expected, program)
+            for kernel, dialect, arrays, expected, source in corpus()
+            if (program := broken(kernel, dialect)).source != source
         ]
     except Exception as error:
         return f"raises {type(error).__name__}"
     if not changed:
         return "says the same"
-    for kernel, arrays, expected, program in changed[:5]:
+    for kernel, dialect, arrays, expected, program in changed:
         try:
-            found = simulate(kernel, CUDA, program, arrays, (0, 1))
+            found = simulate(kernel, dialect, program, arrays, (0, 1))
         except (Caught, BuildError) as seen:
             return str(seen)
         for mine, theirs in zip(found, expected, strict=True):
