@@ -38,8 +38,8 @@ class Settings:
     port: int = _setting(8080, "port to bind; 0 takes a free one")
     data_dir: Path = _setting(_DATA_DIR, "folder of the documents and collections; one process at a time")
     chat_model: str = _setting("smollm2-135m-instruct", "alias, folder or .gguf of the chat model")
-    chat_quant: Literal["f32", "int8", "int4"] = _setting(
-        "int8", "weights of the chat model in memory: f32, int8 or int4"
+    chat_quant: Literal["f32", "bf16", "int8", "int4"] = _setting(
+        "int8", "weights of the chat model in memory: f32, bf16 (on a GPU), int8 or int4"
     )
     embedding_model: str = _setting("all-minilm-l6-v2", "alias or folder of the embedding model")
     rerank_model: str = _setting("", "alias or folder of the reranker; empty for none")

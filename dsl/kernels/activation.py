@@ -5,6 +5,7 @@ SiLU: Elfwing et al. (2017). GELU and its tanh form: Hendrycks and Gimpel (2016)
 
 from collections.abc import Callable
 
+from dsl.kernels.rows import TUNE, rows_for_gpu
 from dsl.lang.arguments import like
 from dsl.lang.kernel import kernel
 from dsl.lang.refs import Ref, tile
@@ -43,7 +44,7 @@ ACTIVATIONS: dict[str, Callable[[Expr], Expr]] = {
 @kernel(
     grid=lambda x, BM: cdiv(x.shape[0], BM),
     out=lambda x: like(x),
-    tune={"xla": lambda x: {"BM": x.shape[0]}},
+    tune=TUNE,
     search={"BM": (2, 4, 16, 32)},
 )
 def silu(x: Ref, o: Ref, *, BM: int = 8) -> None:
@@ -55,7 +56,7 @@ def silu(x: Ref, o: Ref, *, BM: int = 8) -> None:
 @kernel(
     grid=lambda x, BM: cdiv(x.shape[0], BM),
     out=lambda x: like(x),
-    tune={"xla": lambda x: {"BM": x.shape[0]}},
+    tune=TUNE,
     search={"BM": (2, 4, 16, 32)},
 )
 def gelu(x: Ref, o: Ref, *, BM: int = 8, approximate: bool = False) -> None:
@@ -71,7 +72,8 @@ def gelu(x: Ref, o: Ref, *, BM: int = 8, approximate: bool = False) -> None:
 @kernel(
     grid=lambda gate, BM: cdiv(gate.shape[0], BM),
     out=lambda gate: like(gate),
-    tune={"xla": lambda gate: {"BM": gate.shape[0]}},
+    tune=dict.fromkeys(("cuda", "metal"), lambda gate: rows_for_gpu(gate.shape[0], gate.shape[1]))
+    | {"xla": lambda gate: {"BM": gate.shape[0]}},
     search={"BM": (2, 4, 16, 32)},
 )
 def swiglu(gate: Ref, up: Ref, o: Ref, *, BM: int = 8) -> None:

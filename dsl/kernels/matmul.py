@@ -1,5 +1,7 @@
 """Matrix products: plain, with an epilogue, batched, and of a matrix with a vector."""
 
+from math import prod
+
 from dsl.kernels.activation import ACTIVATIONS
 from dsl.lang.arguments import Output, like
 from dsl.lang.errors import KernelError
@@ -17,7 +19,21 @@ def _for_gpu(a: Ref) -> dict[str, int]:
     return {} if a.dtype == "f32" else {"BM": 64 if a.shape[-2] > 32 else 32, "BN": 64, "BK": 64}
 
 
-TUNE: Tuning = {"xla": _whole, "cuda": _for_gpu, "metal": _for_gpu}
+def _for_nvidia(a: Ref, b: Ref) -> dict[str, int]:
+    """Larger tiles, which are read less often, where there are enough of them for every multiprocessor."""
+    tiles = prod(a.shape[:-2]) * cdiv(a.shape[-2], 128) * cdiv(b.shape[-1], 128)
+    large = a.dtype != "f32" and tiles >= MULTIPROCESSORS
+    return {"BM": 128, "BN": 128, "BK": 64} if large else _for_gpu(a)
+
+
+MULTIPROCESSORS = 108
+"""Of an A100; an H100 has 132."""
+TUNE: Tuning = {"xla": _whole, "cuda": _for_nvidia, "metal": _for_gpu}
+
+
+def _a_row_a_warp(w: Ref) -> dict[str, int]:
+    """For GPUs: rows join their lanes' sums once a kilobyte or two, not every few elements."""
+    return {"BM": 4, "BK": min(w.shape[1], 1024)}
 
 
 def _product(a: Ref, b: Ref) -> Output:
@@ -97,7 +113,11 @@ def batched_matmul(a: Ref, b: Ref, o: Ref, *, BM: int = 32, BN: int = 32, BK: in
 @kernel(
     grid=lambda w, BM: cdiv(w.shape[0], BM),
     out=lambda w, x: like(x, shape=(w.shape[0],)),
-    tune={"xla": lambda w: {"BM": w.shape[0], "BK": w.shape[1]}},
+    tune={
+        "xla": lambda w: {"BM": w.shape[0], "BK": w.shape[1]},
+        "cuda": _a_row_a_warp,
+        "metal": _a_row_a_warp,
+    },
 )
 def gemv(w: Ref, x: Ref, o: Ref, *, BM: int = 32, BK: int = 128) -> None:
     """o = w @ x of a matrix and a vector: products and row sums, since a dot of one column wastes lanes.

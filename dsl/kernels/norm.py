@@ -3,6 +3,7 @@
 LayerNorm: Ba et al. (2016). RMSNorm: Zhang and Sennrich (2019).
 """
 
+from dsl.kernels.rows import TUNE
 from dsl.lang.arguments import Output, like
 from dsl.lang.kernel import kernel
 from dsl.lang.refs import Ref, tile
@@ -23,15 +24,11 @@ def layer_normed(t: Expr, eps: float) -> Expr:
 _SEARCH = {"BM": (2, 4, 16, 32)}
 
 
-def _whole(x: Ref) -> dict[str, int]:
-    return {"BM": x.shape[0]}
-
-
 def _twice(x: Ref) -> list[Output]:
     return [like(x), like(x)]
 
 
-@kernel(grid=lambda x, BM: cdiv(x.shape[0], BM), out=lambda x: like(x), tune={"xla": _whole}, search=_SEARCH)
+@kernel(grid=lambda x, BM: cdiv(x.shape[0], BM), out=lambda x: like(x), tune=TUNE, search=_SEARCH)
 def rms_norm(x: Ref, weight: Ref, o: Ref, *, BM: int = 8, eps: float = 1e-6) -> None:
     """o = x / sqrt(mean(x^2) + eps) * weight, by rows.
 
@@ -41,7 +38,7 @@ def rms_norm(x: Ref, weight: Ref, o: Ref, *, BM: int = 8, eps: float = 1e-6) -> 
     o[rows, :] = rms_normed(x[rows, :].f32, eps) * weight[:].f32
 
 
-@kernel(grid=lambda x, BM: cdiv(x.shape[0], BM), out=lambda x: like(x), tune={"xla": _whole}, search=_SEARCH)
+@kernel(grid=lambda x, BM: cdiv(x.shape[0], BM), out=lambda x: like(x), tune=TUNE, search=_SEARCH)
 def layer_norm(x: Ref, weight: Ref, bias: Ref, o: Ref, *, BM: int = 8, eps: float = 1e-5) -> None:
     """o = (x - mean) / sqrt(variance + eps) * weight + bias, by rows; the variance is the biased one.
 
@@ -51,7 +48,7 @@ def layer_norm(x: Ref, weight: Ref, bias: Ref, o: Ref, *, BM: int = 8, eps: floa
     o[rows, :] = layer_normed(x[rows, :].f32, eps) * weight[:].f32 + bias[:].f32
 
 
-@kernel(grid=lambda x, BM: cdiv(x.shape[0], BM), out=_twice, tune={"xla": _whole}, search=_SEARCH)
+@kernel(grid=lambda x, BM: cdiv(x.shape[0], BM), out=_twice, tune=TUNE, search=_SEARCH)
 def add_rms_norm(
     x: Ref, residual: Ref, weight: Ref, o: Ref, total: Ref, *, BM: int = 8, eps: float = 1e-6
 ) -> None:
@@ -66,7 +63,7 @@ def add_rms_norm(
     o[rows, :] = rms_normed(t, eps) * weight[:].f32
 
 
-@kernel(grid=lambda x, BM: cdiv(x.shape[0], BM), out=_twice, tune={"xla": _whole}, search=_SEARCH)
+@kernel(grid=lambda x, BM: cdiv(x.shape[0], BM), out=_twice, tune=TUNE, search=_SEARCH)
 def add_layer_norm(
     x: Ref, residual: Ref, weight: Ref, bias: Ref, o: Ref, total: Ref, *, BM: int = 8, eps: float = 1e-5
 ) -> None:

@@ -1,6 +1,6 @@
 """Activations rounded to 16 bits in groups, as two bytes: nearly exact, and still fit for integer dots."""
 
-from dsl.kernels.round8 import GROUP
+from dsl.kernels.round8 import GROUP, TUNE_GROUPS
 from dsl.lang.arguments import Output, like
 from dsl.lang.errors import KernelError
 from dsl.lang.kernel import kernel
@@ -20,7 +20,7 @@ def _outputs(x: Ref) -> list[Output]:
 @kernel(
     grid=lambda x, BM: (cdiv(x.shape[0], BM), x.shape[1] // GROUP),
     out=_outputs,
-    tune={"xla": lambda x: {"BM": x.shape[0]}, "cpu": lambda x: {"BM": min(8, x.shape[0])}},
+    tune=TUNE_GROUPS,
 )
 def round_to_int16(x: Ref, high: Ref, low: Ref, step: Ref, sums: Ref, *, BM: int = 8) -> None:
     """x = step[r, c // 32] * n[r, c] to within half a step, n = high * 256 + low, +-32767 at the greatest.

@@ -1,12 +1,18 @@
 """Activations rounded to 8 bits in groups, as integer matrix products take them."""
 
+from dsl.kernels.rows import TUNE, rows_for_gpu
 from dsl.lang.arguments import Output, like
 from dsl.lang.errors import KernelError
-from dsl.lang.kernel import kernel
+from dsl.lang.kernel import Tuning, kernel
 from dsl.lang.refs import Ref, tile
 from dsl.lang.values import abs_, cdiv, pid, round_, where
 
 GROUP = 32
+TUNE_GROUPS: Tuning = {
+    **TUNE,
+    "cpu": lambda x: {"BM": min(8, x.shape[0])},
+    **dict.fromkeys(("cuda", "metal"), lambda x: rows_for_gpu(x.shape[0], GROUP)),
+}
 
 
 def _outputs(x: Ref) -> list[Output]:
@@ -18,7 +24,7 @@ def _outputs(x: Ref) -> list[Output]:
 @kernel(
     grid=lambda x, BM: (cdiv(x.shape[0], BM), x.shape[1] // GROUP),
     out=_outputs,
-    tune={"xla": lambda x: {"BM": x.shape[0]}, "cpu": lambda x: {"BM": min(8, x.shape[0])}},
+    tune=TUNE_GROUPS,
 )
 def round_to_int8(x: Ref, o: Ref, scale: Ref, *, BM: int = 8) -> None:
     """x = scale[r, c // 32] * o[r, c] to within half a step, the greatest of each group being +-127.

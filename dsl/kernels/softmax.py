@@ -1,5 +1,6 @@
 """Softmax over the last axis."""
 
+from dsl.kernels.rows import TUNE
 from dsl.lang.arguments import like
 from dsl.lang.kernel import kernel
 from dsl.lang.refs import Ref, tile
@@ -9,7 +10,7 @@ from dsl.lang.values import cdiv, exp, pid
 @kernel(
     grid=lambda x, BM: cdiv(x.shape[0], BM),
     out=lambda x: like(x),
-    tune={"xla": lambda x: {"BM": x.shape[0]}},
+    tune=TUNE,
     search={"BM": (2, 4, 16, 32)},
 )
 def softmax(x: Ref, o: Ref, *, BM: int = 8) -> None:
@@ -20,4 +21,4 @@ def softmax(x: Ref, o: Ref, *, BM: int = 8) -> None:
     rows = tile(pid(0) * BM, BM)
     t = x[rows, :].f32
     e = exp(t - t.max(1))
-    o[rows, :] = e / e.sum(1)
+    o[rows, :] = e * (1.0 / e.sum(1))

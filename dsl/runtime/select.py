@@ -61,14 +61,22 @@ _LOGGED_AT_MOST = 1000
 
 
 def call(function: "KernelFunction", given: "Call", backend: str | None, meta: Mapping[str, Hashable]) -> Any:
-    """Runs a prepared call on the chosen backend. Raises BackendError when a forced one refuses."""
+    """Runs a prepared call on the chosen backend. Raises BackendError when a forced one refuses.
+
+    A forced backend need not run on the host too: where it does not, neither does the program.
+    """
     arrays = [jnp.asarray(x) for x in given.arrays]
     if os.environ.get("TARSIA_DSL_AUTOTUNE") == "1" and not _forced(backend):
         _tune_first(function, given, arrays, meta)
-    choices = {each: choose(function, given, backend, meta, each) for each in _platforms()}
-    _announce(choices[jax.default_backend()], jax.default_backend())
+    main = _main_platform()
+    choices = {main: choose(function, given, backend, meta, main)}
+    for each in {jax.default_backend(), "cpu"} - {main}:
+        other = consider(function, given.refs, backend, meta, each)
+        if isinstance(other, Choice):
+            choices[each] = other
+    _announce(choices[main], main)
     branches = {each: _runner(function, given, choice, meta) for each, choice in choices.items()}
-    default = branches[jax.default_backend()]
+    default = branches[main]
     others = {p: f for p, (key, f) in branches.items() if key != default[0]}
     if others:
         by_platform = {"cuda" if p == "gpu" else p: f for p, (_, f) in branches.items()}
@@ -95,9 +103,14 @@ def is_traced(arrays: Sequence[Any]) -> bool:
     return any(isinstance(x, jax.core.Tracer) for x in (*arrays, jnp.zeros(())))
 
 
-def _platforms() -> list[str]:
-    """The default platform and the host."""
-    return sorted({jax.default_backend(), "cpu"})
+def _main_platform() -> str:
+    """Where programs run unless their arrays say otherwise."""
+    config: Any = jax.config
+    device = config.jax_default_device
+    if device is None:
+        return jax.default_backend()
+    named = device if isinstance(device, str) else str(device.platform)
+    return "gpu" if named == "cuda" else named
 
 
 def _runner(

@@ -5,7 +5,7 @@ The oracle is NumPy alone, so that it can run while JAX traces. A kernel that fa
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from dsl.ir.ops import AtomicAdd, Kernel, walk
 from dsl.ir.types import NIBBLES, RefType, Storage
+from dsl.lang.arguments import NUMPY_NAME
 from dsl.lower import oracle
 
 Array = NDArray[Any]
@@ -25,6 +26,8 @@ PROGRAMS = 4
 """Programs compared: the first, the last (which is where the ragged edges are) and two in between."""
 ALL_PROGRAMS = 512
 """Kernels with atomic adds are compared whole, up to this many programs; beyond, not at all."""
+PERIOD = 2**20 + 7
+"""Random elements after which an input repeats: a prime, so that rows of no usual length are alike."""
 TOLERANCE = {"f32": 1e-3, "f16": 1e-2, "bf16": 6e-2}
 FLIPPED = 0.01
 """Share of elements that may differ by more: rounding can turn a comparison."""
@@ -39,7 +42,8 @@ def disagreement(kernel: Kernel, run: Run, *, seed: int = 0) -> str | None:
         return None
     chosen = range(total) if atomic else _sample(rng, total)
     inputs = [random_array(rng, ref) for ref in kernel.inputs]
-    first, second = (_expected(kernel, inputs, chosen, fill) for fill in (0, 1))
+    widened = {ref.name: oracle._widened(ref, x) for ref, x in zip(kernel.inputs, inputs, strict=True)}
+    first, second = (_expected(kernel, widened, chosen, fill) for fill in (0, 1))
     results = _outputs(kernel, inputs)
     run(inputs, results, list(chosen))
     for ref, a, b, found in zip(kernel.outputs, first, second, results, strict=True):
@@ -71,13 +75,17 @@ def _sample(rng: np.random.Generator, total: int) -> list[int]:
 def random_array(rng: np.random.Generator, ref: RefType) -> Array:
     """An input as it is stored. i32 stay small: they may be positions or lengths."""
     shape = ref.stored_shape
+    return np.resize(_drawn(rng, ref, min(math.prod(shape), PERIOD)), shape)
+
+
+def _drawn(rng: np.random.Generator, ref: RefType, count: int) -> Array:
     if ref.dtype in NIBBLES or ref.dtype == "u8":
-        return rng.integers(0, 256, shape, dtype=np.uint8)
+        return rng.integers(0, 256, count, dtype=np.uint8)
     if ref.dtype == "i8":
-        return rng.integers(-128, 128, shape, dtype=np.int8)
+        return rng.integers(-128, 128, count, dtype=np.int8)
     if ref.dtype == "i32":
-        return rng.integers(0, 4, shape, dtype=np.int32)
-    return _narrow(rng.standard_normal(shape, dtype=np.float32), ref.dtype)
+        return rng.integers(0, 4, count, dtype=np.int32)
+    return _narrow(rng.standard_normal(count, dtype=np.float32), ref.dtype)
 
 
 def _narrow(data: Array, dtype: Storage) -> Array:
@@ -86,16 +94,18 @@ def _narrow(data: Array, dtype: Storage) -> Array:
 
 def _outputs(kernel: Kernel, inputs: Sequence[Array]) -> list[Array]:
     given = {ref.name: x for ref, x in zip(kernel.inputs, inputs, strict=True)}
-    rng = np.random.default_rng(0)
-    return [
-        np.array(given[ref.name]) if ref.role == "inout" else np.zeros_like(random_array(rng, ref))
-        for ref in kernel.outputs
-    ]
+    return [np.array(given[ref.name]) if ref.role == "inout" else _zeros(ref) for ref in kernel.outputs]
 
 
-def _expected(kernel: Kernel, inputs: Sequence[Array], programs: Sequence[int], fill: int) -> list[Array]:
+def _zeros(ref: RefType) -> Array:
+    return np.zeros(ref.stored_shape, jnp.dtype(NUMPY_NAME[ref.dtype]))
+
+
+def _expected(
+    kernel: Kernel, widened: Mapping[str, Array], programs: Sequence[int], fill: int
+) -> list[Array]:
     """What the oracle leaves in outputs that begin as `fill`: elements written do not depend on it."""
-    memory = {ref.name: oracle._widened(ref, x) for ref, x in zip(kernel.inputs, inputs, strict=True)}
+    memory = dict(widened)
     for ref in kernel.outputs:
         if ref.role == "out":
             memory[ref.name] = np.full(ref.shape, fill, oracle._DTYPE[ref.value_dtype])

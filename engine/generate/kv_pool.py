@@ -2,8 +2,8 @@
 
 A table lists the blocks of one sequence in the order of its positions. Block `SCRATCH` belongs to
 nobody: padding writes there. Keys of a block lie transposed, (kv_head, dim, position): then a row of
-scores is a sum of rows, 1.4 to 2 times faster on a CPU. float32, as XLA's CPU compiler reads float16
-keys four times slower.
+scores is a sum of rows, 1.4 to 2 times faster on a CPU. float32 there, as XLA's CPU compiler reads
+float16 keys four times slower; bfloat16 beside weights of that.
 """
 
 from dataclasses import dataclass
@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from engine.generate.programs import abstract
 from engine.models.decoder import Attend, DecoderConfig
@@ -39,24 +40,26 @@ def blocks_for(tokens: int) -> int:
 
 @dataclass(frozen=True)
 class PoolShape:
-    """`blocks` counts the scratch block too."""
+    """`blocks` counts the scratch block too; `dtype` is float32 or bfloat16."""
 
     layers: int
     kv_heads: int
     head_dim: int
     blocks: int
+    dtype: DTypeLike = jnp.float32
 
     @property
     def block_bytes(self) -> int:
-        return 8 * self.layers * self.kv_heads * self.head_dim * BLOCK
+        numbers = self.layers * self.kv_heads * self.head_dim * BLOCK
+        return 2 * numbers * jnp.dtype(self.dtype).itemsize
 
     def empty(self) -> Pool:
         keys, values = self._layer()
-        return [(jnp.zeros(keys, jnp.float32), jnp.zeros(values, jnp.float32)) for _ in range(self.layers)]
+        return [(jnp.zeros(keys, self.dtype), jnp.zeros(values, self.dtype)) for _ in range(self.layers)]
 
     def abstract(self) -> list[tuple[Any, Any]]:
         """Shapes alone, for compiling ahead of time."""
-        keys, values = (abstract(shape, jnp.float32) for shape in self._layer())
+        keys, values = (abstract(shape, self.dtype) for shape in self._layer())
         return [(keys, values)] * self.layers
 
     def _layer(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -73,6 +76,7 @@ def prefill_attend(config: DecoderConfig, start: jax.Array, table: jax.Array) ->
 
     def attend(layer: int, q: jax.Array, k: jax.Array, v: jax.Array, state: Pool) -> tuple[jax.Array, Pool]:
         keys, values = state[layer]
+        k, v = k.astype(keys.dtype), v.astype(values.dtype)
         for index in range(q.shape[1] // BLOCK):
             at = (table[start // BLOCK + index], 0, 0, 0)
             part = slice(index * BLOCK, (index + 1) * BLOCK)
@@ -94,16 +98,30 @@ def decode_attend(config: DecoderConfig, positions: jax.Array, tables: jax.Array
     """
 
     def attend(layer: int, q: jax.Array, k: jax.Array, v: jax.Array, state: Pool) -> tuple[jax.Array, Pool]:
-        keys, values = state[layer]
-        for row in range(q.shape[0]):
-            block, offset = tables[row, positions[row] // BLOCK], positions[row] % BLOCK
-            keys = jax.lax.dynamic_update_slice(keys, k[row, 0, None, :, :, None], (block, 0, 0, offset))
-            values = jax.lax.dynamic_update_slice(values, v[row, 0, None, :, None, :], (block, 0, offset, 0))
+        keys, values = _written(state[layer], k[:, 0], v[:, 0], positions, tables)
         window, cap = config.window(layer), config.attn_softcap
         out = paged_attention(q[:, 0], keys, values, tables, positions + 1, window, cap)
         return out[:, None], _replaced(state, layer, (keys, values))
 
     return attend
+
+
+def _written(layer: Layer, k: jax.Array, v: jax.Array, positions: jax.Array, tables: jax.Array) -> Layer:
+    """The layer with k and v [R, kv_heads, head_dim] at positions [R] of the rows' tables.
+
+    Row by row on a CPU, which is faster there than a scatter; a GPU would launch a kernel for each.
+    """
+    keys, values = layer
+    k, v = k.astype(keys.dtype), v.astype(values.dtype)
+    if jax.default_backend() != "cpu":
+        blocks = jnp.take_along_axis(tables, positions[:, None] // BLOCK, axis=1)[:, 0]
+        offsets = positions % BLOCK
+        return keys.at[blocks, :, :, offsets].set(k), values.at[blocks, :, offsets].set(v)
+    for row in range(k.shape[0]):
+        block, offset = tables[row, positions[row] // BLOCK], positions[row] % BLOCK
+        keys = jax.lax.dynamic_update_slice(keys, k[row, None, :, :, None], (block, 0, 0, offset))
+        values = jax.lax.dynamic_update_slice(values, v[row, None, :, None, :], (block, 0, offset, 0))
+    return keys, values
 
 
 def _replaced(pool: Pool, index: int, layer: Layer) -> Pool:

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -38,6 +39,8 @@ from engine.shapes import bucket
 ROWS = (1, 4, 8, 16)
 """Rows of a decode program. Without 2: a step of two rows costs what a step of four does (51 and 54 ms
 in int8). No more than the native products take: larger batches run as several programs."""
+GPU_ROWS = (1, 4, 8, 16, 32, 64)
+"""Of a GPU, which reads the weights once for all of them."""
 FIRST_CELLS, CELL = (64, 128), 128
 """A prompt is cut at fixed positions: at these, then every CELL. So the program that computes a position,
 and with it every bit of its keys and values, depends on the position and the tokens before it alone:
@@ -83,9 +86,12 @@ class DecoderStepModel:
         self._lengths = lengths_up_to(self._context)
         self._max_slots = max_slots
         whole = blocks_for(self._context)
-        one = PoolShape(config.num_layers, config.num_kv_heads, config.head_dim, 1)
+        narrow = any(leaf.dtype == jnp.bfloat16 for leaf in self._leaves)
+        dtype = jnp.bfloat16 if narrow else jnp.float32
+        one = PoolShape(config.num_layers, config.num_kv_heads, config.head_dim, 1, dtype)
         self._blocks = max(whole, min(kv_bytes // one.block_bytes, whole * max_slots))
-        self._shape = PoolShape(one.layers, one.kv_heads, one.head_dim, 1 + self._blocks)
+        self._shape = replace(one, blocks=1 + self._blocks)
+        self._rows = ROWS if jax.default_backend() == "cpu" else GPU_ROWS
         self._programs = Programs(self._build)
         self._lock = threading.Lock()
         self._pool: Pool | None = None
@@ -154,8 +160,8 @@ class DecoderStepModel:
 
     def decode(self, batch: Sequence[tuple[int, Table]]) -> list[Step]:
         steps: list[Step] = []
-        for first in range(0, len(batch), ROWS[-1]):
-            steps += self._decode_rows(batch[first : first + ROWS[-1]])
+        for first in range(0, len(batch), self._rows[-1]):
+            steps += self._decode_rows(batch[first : first + self._rows[-1]])
         return steps
 
     def release(self, slot: int) -> None:
@@ -170,7 +176,7 @@ class DecoderStepModel:
 
     def _decode_rows(self, batch: Sequence[tuple[int, Table]]) -> list[Step]:
         feeds = self._feeds(batch)
-        rows = bucket(feeds[-1].row + len(feeds[-1].tokens), ROWS)
+        rows = bucket(feeds[-1].row + len(feeds[-1].tokens), self._rows)
         length = self._decode_length(max(feed.end for feed in feeds))
         best, logits = self._run(("decode", rows, length), *_arrays(feeds, rows, length))
         due = {row: state for feed in feeds for row, state in feed.due().items()}
@@ -188,7 +194,7 @@ class DecoderStepModel:
         A program of four rows costs 1.3 times one of a single row; where the batch does not fill its
         program, the other rows cost nothing.
         """
-        spare = bucket(max(len(batch), 2), ROWS) - len(batch)
+        spare = bucket(max(len(batch), 2), self._rows) - len(batch)
         feeds: list[Feed] = []
         row = 0
         for slot, table in batch:
@@ -218,8 +224,8 @@ class DecoderStepModel:
 
     def _usual(self) -> Iterator[Key]:
         lengths = [length for length in self._lengths if length <= WARM_CONTEXT] or self._lengths[:1]
-        most = min(max(self._max_slots, 2 if self._lookahead else 1), ROWS[-1])
-        rows = [size for size in ROWS if size < most] + [bucket(most, ROWS)]
+        most = min(max(self._max_slots, 2 if self._lookahead else 1), self._rows[-1])
+        rows = [size for size in self._rows if size < most] + [bucket(most, self._rows)]
         yield ("prefill", FIRST_CELLS[0], lengths[0])
         yield from (("prefill", CELL, length) for length in lengths if length > FIRST_CELLS[-1])
         for count in rows:

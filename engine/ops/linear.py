@@ -12,7 +12,10 @@ from engine.ops.quant_product import product
 
 
 def linear(x: jax.Array, w: jax.Array | QTensor, b: jax.Array | None = None) -> jax.Array:
-    """x (..., in), w (out, in), b (out,) -> (..., out). Differentiable in x, w's floats and b."""
+    """x (..., in), w (out, in), b (out,) -> (..., out). Differentiable in x, w's floats and b.
+
+    With w of bf16 or f16, x is rounded to that and the sums are float32, as is the result.
+    """
     if isinstance(w, QTensor):
         y = _quantized(x.reshape(-1, x.shape[-1]), w).reshape(*x.shape[:-1], w.shape[0])
     else:
@@ -21,7 +24,8 @@ def linear(x: jax.Array, w: jax.Array | QTensor, b: jax.Array | None = None) -> 
 
 
 def _dot(x: jax.Array, w: jax.Array) -> jax.Array:
-    return jax.lax.dot_general(x, w, (((x.ndim - 1,), (1,)), ((), ())))
+    over: jax.lax.DotDimensionNumbers = (((x.ndim - 1,), (1,)), ((), ()))
+    return jax.lax.dot_general(x.astype(w.dtype), w, over, preferred_element_type=jnp.float32)
 
 
 def _quantized(x: jax.Array, w: QTensor) -> jax.Array:

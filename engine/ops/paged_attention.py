@@ -35,7 +35,7 @@ def paged_attention(
     Returns (rows, heads, dim). With `window`, only the last `window` positions are seen; with
     `softcap`, scores are limited smoothly to (-softcap, softcap), which the kernel does not do.
     """
-    if softcap is None and walks_tables():
+    if softcap is None and keys.dtype == jnp.float32 and walks_tables():
         from dsl.kernels.paged import paged_decode_attention
 
         found: jax.Array = paged_decode_attention(
@@ -60,9 +60,9 @@ def cached_attention(
 ) -> jax.Array:
     """The portable reference: q (rows, queries, heads, dim) at positions Int (rows, queries) -> as q.
 
-    A query sees its own position and those before it; what lies after a row's last query does not
-    matter, whatever it holds. A jit of its own, so that it is traced once and
-    not once a layer.
+    Products take what the keys are, f32 or bf16, and sum in f32. A query sees its own position and those
+    before it; what lies after a row's last query does not matter, whatever it holds. A jit of its own, so
+    that it is traced once and not once a layer.
     """
     rows, queries, heads, dim = q.shape
     kv_heads = keys.shape[1]
@@ -72,15 +72,19 @@ def cached_attention(
     written = jnp.arange(keys.shape[3]) <= positions.max(axis=1, keepdims=True)
     values = jnp.where(written[:, None, :, None], values, 0)
     grouped = q.reshape(rows, queries, kv_heads, group, dim).transpose(0, 2, 3, 1, 4) * dim**-0.5
-    scores = grouped.reshape(rows, kv_heads, group * queries, dim) @ keys
+    scores = _product(grouped.reshape(rows, kv_heads, group * queries, dim), keys)
     if softcap is not None:
         scores = capped(scores, softcap)
     scores = scores.reshape(rows, kv_heads, group, queries, -1)
     seen = causal_mask(positions, keys.shape[3], window)
     weights = jax.nn.softmax(jnp.where(seen[:, None, None], scores, _MASKED), axis=-1)
-    out = weights.reshape(rows, kv_heads, group * queries, -1) @ values
+    out = _product(weights.reshape(rows, kv_heads, group * queries, -1), values)
     out = out.reshape(rows, kv_heads, group, queries, dim).transpose(0, 3, 1, 2, 4)
     return out.reshape(rows, queries, heads, dim)
+
+
+def _product(a: jax.Array, b: jax.Array) -> jax.Array:
+    return jnp.matmul(a.astype(b.dtype), b, preferred_element_type=jnp.float32)
 
 
 def walks_tables() -> bool:

@@ -11,7 +11,8 @@ from engine.ops.quant import QTensor, QuantKind
 from engine.weights.names import Rename, ignorable
 from engine.weights.source import TensorSource
 
-Quant: TypeAlias = Literal["f32", "int8", "int4"]
+Quant: TypeAlias = Literal["f32", "bf16", "int8", "int4"]
+"""What matrices are in memory. bf16 is for GPUs; a CPU multiplies it more slowly than f32."""
 
 _TABLES = ("embed", "head", "embed.word")
 """Vocabulary tables: quantised, but never below int8; the logits feel them most."""
@@ -70,10 +71,12 @@ def _listed(names: list[str]) -> str:
 
 def _load(source: TensorSource, name: str, key: str, rank: int, quant: Quant) -> jax.Array | QTensor:
     table = name in _TABLES
-    if quant != "f32" and rank == 2 and (table or name.startswith("layers.")):
+    matrix = rank == 2 and (table or name.startswith("layers."))
+    if matrix and quant in ("int8", "int4"):
         kind: QuantKind = "int8" if table else quant
         return source.quantized(key, kind)
-    return jnp.asarray(source.array(key))
+    found = jnp.asarray(source.array(key))
+    return found.astype(jnp.bfloat16) if matrix and quant == "bf16" else found
 
 
 def unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:

@@ -278,7 +278,8 @@ def eights(x: jax.Array, w: jax.Array, scale: jax.Array) -> jax.Array:
 
 
 def fours(x: jax.Array, w: jax.Array, scale: jax.Array, minimum: jax.Array) -> jax.Array:
-    nibbles = jnp.stack([w & 15, w >> 4], -1).reshape(w.shape[0], -1)
+    halves = w.reshape(w.shape[0], -1, 16)  # 16 bytes hold 32 weights, the lower nibbles first
+    nibbles = jnp.concatenate([halves & 15, halves >> 4], -1).reshape(w.shape[0], -1)
     return jnp.matmul(x, dense(nibbles, scale, minimum).astype(x.dtype).T)
 
 

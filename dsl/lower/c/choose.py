@@ -7,11 +7,18 @@ from dataclasses import dataclass
 from dsl.ir.ops import Dot, Kernel, defined, walk
 from dsl.ir.types import Value
 from dsl.lower.c.dialects import Dialect
-from dsl.lower.c.layout import LANES, Layout, MatrixUnit, matrix_layout, row_layout, spread_layout
+from dsl.lower.c.layout import (
+    Layout,
+    MatrixUnit,
+    matrix_layout,
+    row_layout,
+    spread_layout,
+    wide_layout,
+)
 from dsl.lower.c.placement import place
 from dsl.lower.c.registers import pressure
 from dsl.lower.c.shared import TooMuchShared, plan
-from dsl.lower.c.vectors import row_run
+from dsl.lower.c.vectors import longest_run, row_spread
 
 REGISTERS = 300
 """What a thread may need by the estimate, which is high: NVRTC made 238 of 293, and 255 is the most."""
@@ -21,6 +28,10 @@ WARPS = (4, 8)
 """Of a block, at most: the second where the first would hold too much of a tile."""
 STAGED = 1024
 """Elements of a right operand that keep one warp busy loading."""
+WIDE = 1024
+"""Columns from which on a row is too much for one warp."""
+FULL = (16, 32)
+"""Elements of a row that a thread should hold, at least and at most."""
 
 
 @dataclass(frozen=True)
@@ -32,10 +43,13 @@ class Choice:
 
 
 def choose(kernel: Kernel, dialect: Dialect) -> Choice:
-    """A matrix unit's layout for kernels with dots of f16 or bf16 that fit it, else `row`.
+    """A matrix unit's layout for kernels with dots of f16 or bf16 that fit it; `wide` or `row` for others.
 
     Dots of f32 alone do not choose it: NVIDIA's units would round their operands to tf32.
     """
+    wide = choose_wide(kernel)
+    if wide is not None:
+        return Choice(wide, "its tiles are of few rows and many columns")
     unit = dialect.unit
     narrow = [op for op in walk(kernel.body) if isinstance(op, Dot) and op.left.dtype != "f32"]
     if unit is None:
@@ -91,7 +105,26 @@ def choose_row(kernel: Kernel) -> Layout:
     while warps < 4 and warps < rows:
         warps *= 2
     crowded = any(math.prod(row_layout(warps).slots(shape)) > 64 for shape in shapes)
-    return spread_layout(8 if crowded and rows >= 8 else warps, LANES, row_run(kernel))
+    warps = 8 if crowded and rows >= 8 else warps
+    return spread_layout(warps, *row_spread(kernel, rows // warps))
+
+
+def choose_wide(kernel: Kernel) -> Layout | None:
+    """The layout of all warps along a row for kernels without dots, of tiles of less than 8 and long rows.
+
+    As many warps, up to 16, as leave a thread `FULL` elements of the longest row, if possible without a
+    remainder; 32 where those would hold more.
+    """
+    shapes = [value.shape for value in tiles(kernel)]
+    columns = max((shape[1] for shape in shapes), default=1)
+    has_dot = any(isinstance(op, Dot) for op in walk(kernel.body))
+    if has_dot or columns <= WIDE or max(shape[0] for shape in shapes) >= 8:
+        return None
+    run = longest_run(kernel, lambda run: True)
+    layouts = [wide_layout(warps, run) for warps in (2, 4, 8, 16)]
+    good = [each for each in layouts if FULL[0] <= each.columns.count(columns) <= FULL[1]]
+    even = [each for each in good if columns % each.columns.unit == 0]
+    return (even or good or [wide_layout(32, run)])[-1]
 
 
 def tiles(kernel: Kernel) -> list[Value]:

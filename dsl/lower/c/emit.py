@@ -26,6 +26,7 @@ from dsl.ir.ops import (
     Reduce,
     Store,
     Write,
+    walk,
 )
 from dsl.ir.types import RefType, Value
 from dsl.lower.c.choose import Choice, choose, tiles
@@ -37,6 +38,7 @@ from dsl.lower.c.layout import Layout
 from dsl.lower.c.lines import Lines, Slot, scaled, slots
 from dsl.lower.c.matrix import MatrixDots
 from dsl.lower.c.placement import Placement, is_matrix, place
+from dsl.lower.c.prefetch import Ahead, prefetched
 from dsl.lower.c.reductions import Reductions
 from dsl.lower.c.shared import Pool, TooMuchShared, plan
 from dsl.lower.c.sums import sums
@@ -44,6 +46,9 @@ from dsl.lower.c.vectors import in_runs, wide_run, zero_ends
 
 MAX_SLOTS = 512
 """Registers that one tile may take of a thread: beyond, compilers spill for minutes."""
+
+
+GROUPS = (8, 4, 2)
 
 
 class Unsupported(Exception):
@@ -115,6 +120,8 @@ def _parameters(kernel: Kernel) -> list[tuple[RefType, str]]:
 
 
 def _check(kernel: Kernel, placement: Placement) -> None:
+    if placement.main.columns.warp and any(isinstance(op, Dot) for op in walk(kernel.body)):
+        raise Unsupported("the wide layout has no dots")
     for ref in kernel.refs:
         if math.prod(ref.shape) >= 2**31:
             raise Unsupported(f"{ref.name} has 2^31 elements or more, and positions are 32-bit")
@@ -127,6 +134,14 @@ def _check(kernel: Kernel, placement: Placement) -> None:
                 f"a tile of {value.shape} takes {slots} registers of each of {placement.main.threads} "
                 f"threads, at most {MAX_SLOTS}; use smaller tiles or loop over them"
             )
+
+
+def _group(grid: tuple[int, ...]) -> int:
+    """How many programs of the first of two axes come before the next of the second, on a matrix unit.
+
+    Those that run at once then read fewer different rows and columns, which the cache holds.
+    """
+    return next((n for n in GROUPS if grid[0] % n == 0), 1) if len(grid) == 2 else 1
 
 
 class _Emitter:
@@ -146,6 +161,11 @@ class _Emitter:
         self.matrices = MatrixDots(emission)
         self.sums = sums(kernel)
         self.summed = {each.result.id for each in self.sums.values()}
+        self.ahead = prefetched(kernel, emission.placement)
+        self.early = {
+            load.result.id for dots in self.ahead.values() for each in dots.values() for load in each.loads
+        }
+        self.loops: list[Loop] = []
 
     def block(self, body: tuple[Op, ...]) -> None:
         for op in body:
@@ -161,7 +181,11 @@ class _Emitter:
                 self.lines.add(f"const int v{result.id} = {self._pid(axis)};")
             case Iota(result=result, start=start, axis=axis):
                 self._define(result, lambda slot: self.expressions.iota(result, start, axis, slot))
+            case Load(result=result) if result.id in self.early:
+                pass
             case Load():
+                if op.result.shape:
+                    self.lines.declare(self.placement.of(op.result), op.result)
                 self._load(op)
             case Store() | AtomicAdd():
                 self._write(op)
@@ -184,9 +208,14 @@ class _Emitter:
 
     def _load(self, op: Load) -> None:
         """In runs of neighbours where that is safe, else element by element."""
-        ref, layout = self.kernel.ref(op.ref), self.placement.of(op.result)
-        if op.other != 0 or not in_runs(self.facts, ref, op.index, op.result.shape, layout):
+        ref, layout, name = self.kernel.ref(op.ref), self.placement.of(op.result), f"v{op.result.id}"
+        if op.result.is_scalar:
             self._define(op.result, lambda slot: self.expressions.load(op, slot))
+            return
+        if op.other != 0 or not in_runs(self.facts, ref, op.index, op.result.shape, layout):
+            self.lines.nest(
+                layout, op.result.shape, lambda s: f"{name}[{s[0]}][{s[1]}] = {self.expressions.load(op, s)};"
+            )
             return
         width = wide_run(ref, layout)
         grouped, word = layout.grouped(width), self.dialect.word(width, ref.dtype)
@@ -194,10 +223,9 @@ class _Emitter:
         def fetch(slot: Slot) -> str:
             place = self.expressions.windows.place(ref, op.index, op.result.shape, grouped, slot, write=False)
             inside = " && ".join(place.guards) or "true"
-            target = f"v{op.result.id}[{slot[0]}][{scaled(slot[1], width)}]"
+            target = f"{name}[{slot[0]}][{scaled(slot[1], width)}]"
             return f"fetch<{word}>(&{target}, {inside}, &{place.element});"
 
-        self.lines.declare(layout, op.result)
         self.lines.nest(grouped, op.result.shape, fetch)
 
     def _write(self, op: Write) -> None:
@@ -227,13 +255,17 @@ class _Emitter:
         result = added.result if added else op.result
         self._define(result, self._copied(added.start) if added else lambda slot: "0.0f")
         self.names.give(op.result, f"v{result.id}")
-        self.matrices.dot(op, f"v{result.id}")
+        self.matrices.dot(op, f"v{result.id}", lambda: self._next_pass(op))
 
     def _is_emitted(self, op: Binary) -> bool:
         """True for an addition that a dot on the matrix unit has taken in."""
         return any(self.names[value] == f"v{op.result.id}" for value in (op.left, op.right))
 
     def _pid(self, axis: int) -> str:
+        group = _group(self.kernel.grid) if self.placement.main.unit else 1
+        if group > 1:
+            along = group * self.kernel.grid[1]
+            return f"block % {along} / {group}" if axis else f"block / {along} * {group} + block % {group}"
         inner = math.prod(self.kernel.grid[axis + 1 :])
         extent = self.kernel.grid[axis]
         if extent == 1:
@@ -245,6 +277,10 @@ class _Emitter:
         for carry, final, init in zip(op.carries, op.finals, op.init, strict=True):
             self.lines.define(self.placement.main, carry, self._copied(init), constant=False)
             self.names.give(final, f"v{carry.id}")
+        for ahead in self.ahead.get(op.induction.id, {}).values():
+            for load in ahead.loads:
+                self.lines.declare(self.placement.of(load.result), load.result)
+            self._early(op, ahead, self.names[op.lo])
         trip = self.facts.trip(op)
         repeats = trip is None or trip > 1
         before, mark = self.pool.pending, self.lines.mark()
@@ -261,13 +297,38 @@ class _Emitter:
         self.pool.pending = after if runs else after | before
 
     def _body(self, op: Loop) -> None:
-        j = f"v{op.induction.id}"
-        lo, hi = self.names[op.lo], self.names[op.hi]
-        end = "" if op.max_trip is None else f" && {j} - {lo} < {op.max_trip}"
-        self.lines.add(f"for (int {j} = {lo}; {j} < {hi}{end}; ++{j}) {{")
+        j, lo = f"v{op.induction.id}", self.names[op.lo]
+        self.lines.add(f"for (int {j} = {lo}; {self._goes_on(op)}; ++{j}) {{")
+        self.loops.append(op)
         with self.lines.indented():
             self.block(op.body)
             self._carry_over(op)
+        self.loops.pop()
+        self.lines.add("}")
+
+    def _goes_on(self, op: Loop) -> str:
+        """True for the numbers of passes that there are, from the first on."""
+        j, lo, hi = f"v{op.induction.id}", self.names[op.lo], self.names[op.hi]
+        return f"{j} < {hi}" + ("" if op.max_trip is None else f" && {j} - {lo} < {op.max_trip}")
+
+    def _next_pass(self, dot: Dot) -> None:
+        """The loads of the pass to come that may be made once this dot is staged."""
+        loop = self.loops[-1] if self.loops else None
+        ahead = self.ahead.get(loop.induction.id, {}).get(dot.result.id) if loop else None
+        if loop and ahead:
+            self._early(loop, ahead, f"v{loop.induction.id} + 1")
+
+    def _early(self, loop: Loop, ahead: Ahead, number: str) -> None:
+        """Loads of the pass of that number, if there is one."""
+        self.lines.add(f"{{ const int next = {number};")
+        with self.lines.indented():
+            self.lines.add(f"const int v{loop.induction.id} = next;")
+            self.lines.add(f"if ({self._goes_on(loop)}) {{")
+            with self.lines.indented():
+                self.block(ahead.scalars)
+                for load in ahead.loads:
+                    self._load(load)
+            self.lines.add("}")
         self.lines.add("}")
 
     def _copied(self, value: Value) -> Callable[[Slot], str]:

@@ -7,12 +7,13 @@ leave the registers. Slots past the end of a tile hold anything and are never lo
 
     layout    row                                     column                               lanes of a row
     row       warp + W i                              lane + 32 j                          16 8 4 2 1
+    wide      i                                       lane + 32 warp + 32W j               16 8 4 2 1
     m16n8k16  16 warp + lane/4 + 8 (i%2) + 16W (i/2)  2 (lane%4) + j%2 + 8 (j/2)           2 1
     8x8       8 warp + lane's bits 1 2 4 + 8W i       2 4 for lane's bits 0 3 + j%2 + ...  8 1
 
-Where whole rows allow it, `row` gives each lane a run of neighbours, to read 16 bytes at once. The lanes
-that are not of a row are of a column. The second is the accumulator of NVIDIA's mma (PTX ISA),
-the third that of Apple's simdgroup_matrix, which Apple does not document and MLX's kernels rely on.
+Where rows allow it, `row` and `wide` give each lane a run of neighbours, to read 16 bytes at once. The lanes
+that are not of a row are of a column. The third is the accumulator of NVIDIA's mma (PTX ISA),
+the fourth that of Apple's simdgroup_matrix, which Apple does not document and MLX's kernels rely on.
 """
 
 import dataclasses
@@ -135,7 +136,7 @@ class Layout:
 
     @property
     def name(self) -> str:
-        return self.unit.name if self.unit else "row"
+        return self.unit.name if self.unit else "wide" if self.columns.warp else "row"
 
     @property
     def threads(self) -> int:
@@ -183,10 +184,9 @@ class Layout:
 
     def owner(self, shape: Shape) -> list[str]:
         """Conditions that leave one thread for each element of a replicated tile."""
-        mask = sum(
-            axis.mask for axis, extent in zip((self.rows, self.columns), shape, strict=True) if extent == 1
-        )
-        warps = ["warp == 0"] if shape[0] == 1 and self.warps > 1 else []
+        alike = [axis for axis, extent in zip((self.rows, self.columns), shape, strict=True) if extent == 1]
+        mask = sum(axis.mask for axis in alike)
+        warps = ["warp == 0"] if self.warps > 1 and any(axis.warp for axis in alike) else []
         lanes = [f"(lane & {mask}) == 0" if mask != LANES - 1 else "lane == 0"] if mask else []
         return warps + lanes
 
@@ -205,6 +205,14 @@ def spread_layout(warps: int, across: int, run: int) -> Layout:
     )
     lanes = tuple((b, 1 << (b - bits)) for b in range(bits, LANES.bit_length() - 1))
     return Layout(warps, Axis(1, 0, down * warps, down, lanes, unit=down * warps, slots=1), columns)
+
+
+def wide_layout(warps: int, run: int) -> Layout:
+    """All threads lie along one row, each with `run` neighbours at a time, and hold all rows."""
+    lanes = tuple((b, run << b) for b in range(LANES.bit_length() - 1))
+    across = run * LANES * warps
+    columns = Axis(run, 1, across, run * LANES, lanes, unit=across, slots=run)
+    return Layout(warps, Axis(1, 0, 1, 0, (), unit=1, slots=1), columns)
 
 
 def matrix_layout(unit: MatrixUnit, warps: int) -> Layout:

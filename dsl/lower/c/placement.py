@@ -1,8 +1,9 @@
-"""Which layout each tile is held in: one for the kernel, another for what only a right operand is made of.
+"""Which layout each tile is held in: one for the kernel, another for what only staged operands are made of.
 
-The right operand of a matrix dot goes through shared memory whatever its layout. So tiles that lead to
-nothing else (a load, or its conversion from 8 bits) are spread over the threads as memory likes it:
-neighbouring columns to a thread, neighbouring threads along a row.
+The right operand of a matrix dot goes through shared memory whatever its layout, and the left one too when
+a loop loads it anew for each dot: as fragments lie, a warp would read 8 rows at once, 16 bytes of each. So
+tiles that lead to nothing else (a load, or its conversion from 8 bits) are spread over the threads as
+memory likes it: neighbouring columns to a thread, neighbouring threads along a row.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,7 +22,7 @@ _LOCAL = (Load, Iota, Full, Unary, Binary, Where, Cast)
 
 @dataclass(frozen=True)
 class Placement:
-    """`main`, and by value id the layouts of the tiles that only right operands are made of."""
+    """`main`, and by value id the layouts of the tiles that only staged operands are made of."""
 
     main: Layout
     spread: Mapping[int, Layout]
@@ -40,9 +41,10 @@ def is_matrix(op: Dot, layout: Layout) -> bool:
 def place(kernel: Kernel, main: Layout) -> Placement:
     """The layout of every tile of a kernel; all in `main` when it has no matrix unit."""
     ops = list(walk(kernel.body))
-    found = {
-        op.right.id: _spread(op.right, main) for op in ops if isinstance(op, Dot) and is_matrix(op, main)
-    }
+    dots = [op for op in ops if isinstance(op, Dot) and is_matrix(op, main)]
+    lefts = {id for op in ops if isinstance(op, Loop) for id in _made_in(op.body)}
+    staged = [*(op.left for op in dots if op.left.id in lefts), *(op.right for op in dots)]
+    found = {value.id: _spread(value, main) for value in staged}
     sources = {op.results[0].id: op for op in ops if isinstance(op, _LOCAL) and op.results[0].shape}
     for op in reversed(ops):
         if isinstance(op, _LOCAL) and op.results[0].id in found:
@@ -54,6 +56,12 @@ def place(kernel: Kernel, main: Layout) -> Placement:
     return Placement(main, found)
 
 
+def _made_in(body: Sequence[Op]) -> set[int]:
+    """Left operands of dots of a block that the block makes itself."""
+    made = {value.id for op in body for value in op.results}
+    return {op.left.id for op in body if isinstance(op, Dot)} & made
+
+
 def _stays(
     value: int, found: Mapping[int, Layout], sources: Mapping[int, Op], ops: Sequence[Op], main: Layout
 ) -> bool:
@@ -61,9 +69,7 @@ def _stays(
     layout, source = found[value], sources.get(value)
     if source is None or any(found.get(each.id) != layout for each in _tiles(source.operands)):
         return False
-    return all(_keeps(op, layout, found, main) for op in ops if value in _used(op)) and not any(
-        isinstance(op, Dot) and op.left.id == value for op in ops
-    )
+    return all(_keeps(op, layout, found, main) for op in ops if value in _used(op))
 
 
 def _keeps(op: Op, layout: Layout, found: Mapping[int, Layout], main: Layout) -> bool:

@@ -60,27 +60,22 @@ class Reductions:
         return joined(self.emission.dialect, op.kind, op.operand.dtype, a, b)
 
     def _over_warps(self, op: Reduce) -> None:
-        """Each warp writes its own result of each column; then all threads join all of them."""
+        """Each warp writes its own result of each row or column; then all threads join all of them."""
         base = self.emission.enter()
         functions = self.emission.dialect.functions
-        width = self.layout.padded((1, op.operand.shape[1]))[1]
         whole = op.operand.dtype == "i32"
         store, fetch = (functions[k] if whole else "{0}" for k in ("float", "bits"))
         name, warps = f"v{op.result.id}", self.layout.warps
         owner = [test for test in self.layout.owner(op.result.shape) if "warp" not in test]
 
         def write(slot: Slot) -> str:
-            column = self.layout.coordinate(1, op.result.shape, slot)
             guard = f"if ({' && '.join(owner)}) " if owner else ""
-            return (
-                f"{guard}pool[{base} + warp * {width} + {column}] = {store.format(f'{name}[0][{slot[1]}]')};"
-            )
+            mine = store.format(f"{name}[{slot[0]}][{slot[1]}]")
+            return f"{guard}{self._shared(op, base, 'warp', slot)} = {mine};"
 
         def read(slot: Slot) -> str:
-            column = self.layout.coordinate(1, op.result.shape, slot)
-            at = fetch.format(f"pool[{base} + w * {width} + {column}]")
-            start = fetch.format(f"pool[{base} + {column}]")
-            target = f"{name}[0][{slot[1]}]"
+            start, at = (fetch.format(self._shared(op, base, warp, slot)) for warp in ("0", "w"))
+            target = f"{name}[{slot[0]}][{slot[1]}]"
             return (
                 f"{{ {target} = {start}; "
                 f"EACH(w, {warps}) if (w > 0) {target} = {self._join(op, target, at)}; }}"
@@ -89,3 +84,12 @@ class Reductions:
         self.lines.nest(self.layout, op.result.shape, write)
         self.emission.publish()
         self.lines.nest(self.layout, op.result.shape, read)
+
+    def _shared(self, op: Reduce, base: int, warp: str, slot: Slot) -> str:
+        """A warp's result: of columns warp by warp, of rows side by side, to be read several at once."""
+        kept = 1 - op.axis
+        place = self.layout.coordinate(kept, op.result.shape, slot)
+        if kept == 0:
+            return f"pool[{base} + {place} * {self.layout.warps} + {warp}]"
+        width = self.layout.padded(op.result.shape)[1]
+        return f"pool[{base} + {warp} * {width} + {place}]"

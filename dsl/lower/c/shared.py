@@ -1,18 +1,20 @@
 """The plan of a block's shared memory, and where barriers go.
 
-A *site* is a place where threads exchange: a column reduction, or one chunk of a dot's inner axis.
+A *site* is a place where threads exchange: a reduction over warps, or one chunk of a dot's inner axis.
 A site writes a region of the pool, a barrier makes it visible, then it is read. Before a region is
 written again a barrier must have passed since it was read; two regions used in turn let the barrier
 in between serve for that. Nothing else in emitted code needs a barrier.
 
 The pool is counted in floats. A matrix dot's right operand lies in it in its own dtype, two to a float if
-narrow; the left one stays in registers, where a matrix unit wants it.
+narrow, and before it the left one if it is staged too; else that stays in registers.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dsl.ir.ops import Dot, Kernel, Reduce, walk
+from dsl.ir.types import Shape, Value
 from dsl.lower.c.layout import LANES, Layout
 from dsl.lower.c.placement import Placement, is_matrix
 
@@ -38,13 +40,13 @@ class Plan:
 
 
 def needs_exchange(op: Reduce, layout: Layout) -> bool:
-    """True for a column reduction over rows of more than one warp."""
-    return op.axis == 0 and op.operand.shape[0] > 1 and layout.warps > 1
+    """True for a reduction over an axis along which more than one warp lies."""
+    return op.operand.shape[op.axis] > 1 and layout.warps > 1 and layout.axis(op.axis).warp > 0
 
 
-def column_floats(op: Reduce, layout: Layout) -> int:
-    """Floats of a column reduction, a multiple of `ALIGNED`."""
-    return _aligned(layout.warps * layout.padded((1, op.operand.shape[1]))[1])
+def exchange_floats(op: Reduce, layout: Layout) -> int:
+    """Floats of a reduction over warps, each with its own results; a multiple of `ALIGNED`."""
+    return _aligned(layout.warps * math.prod(layout.padded(op.result.shape)))
 
 
 def _aligned(floats: int) -> int:
@@ -66,27 +68,49 @@ def dot_strides(op: Dot, chunk: int, layout: Layout) -> tuple[int, int]:
     return left, left + (left > 1) if op.transpose_b else layout.padded((1, op.result.shape[1]))[1]
 
 
-def matrix_extent(op: Dot, chunk: int, placement: Placement) -> tuple[int, int]:
-    """Rows of a staged right operand, and elements from one to the next: 16 bytes more than its columns.
+@dataclass(frozen=True)
+class Area:
+    """Where an operand of a matrix dot is staged: elements before its first row, and from one to the next."""
 
-    They cover whole steps of the unit and all that the slots of the tile write; the 16 bytes put the rows
-    of one 8 x 8 matrix on different banks.
+    base: int
+    stride: int
+    rows: int
+
+    @property
+    def end(self) -> int:
+        return self.base + self.rows * self.stride
+
+
+def matrix_areas(op: Dot, chunk: int, placement: Placement) -> tuple[Area | None, Area]:
+    """Areas of the left operand, None if it stays in registers, and of the right one, within a region.
+
+    They cover whole steps of the unit and all that the slots of the tile write; 16 bytes more than their
+    columns put the rows of one 8 x 8 matrix on different banks.
     """
-    main, own = placement.main, placement.of(op.right)
+    main = placement.main
     assert main.unit is not None
     deep = -(-chunk // main.unit.depth) * main.unit.depth
-    wide = main.columns.padded(op.result.shape[1])
-    rows, columns = (wide, deep) if op.transpose_b else (deep, wide)
-    shape = (op.result.shape[1], chunk) if op.transpose_b else (chunk, op.result.shape[1])
-    padding = 4 if op.right.dtype == "f32" else 8
-    return max(rows, own.rows.padded(shape[0])), max(columns, own.columns.padded(shape[1])) + padding
+    high, wide = main.rows.padded(op.result.shape[0]), main.columns.padded(op.result.shape[1])
+    left = None
+    if op.left.id in placement.spread:
+        left = _area(0, (high, deep), (op.left.shape[0], chunk), op.left, placement)
+    least, written = ((wide, deep), (op.result.shape[1], chunk))
+    if not op.transpose_b:
+        least, written = least[::-1], written[::-1]
+    return left, _area(left.end if left else 0, least, written, op.right, placement)
+
+
+def _area(base: int, least: Shape, written: Shape, tile: Value, placement: Placement) -> Area:
+    padded = placement.of(tile).padded(written)
+    stride = max(least[1], padded[1]) + (4 if tile.dtype == "f32" else 8)
+    return Area(base, stride, max(least[0], padded[0]))
 
 
 def site_floats(op: Dot, chunk: int, placement: Placement) -> int:
     """Floats that a chunk of a dot takes, a multiple of `ALIGNED`."""
     if is_matrix(op, placement.main):
-        rows, stride = matrix_extent(op, chunk, placement)
-        need = rows * stride if op.right.dtype == "f32" else rows * stride // 2
+        end = matrix_areas(op, chunk, placement)[1].end
+        need = end if op.right.dtype == "f32" else end // 2
     else:
         need = sum(dot_floats(op, chunk, placement.main))
     return _aligned(need)
@@ -114,7 +138,7 @@ def _within(
     """(floats of the largest site, chunk of each dot) when all sites fit in `floats`."""
     chunks = {op.result.id: _chunk(op, placement, floats) for op in dots}
     needs = [site_floats(op, chunks[op.result.id], placement) for op in dots]
-    needs += [column_floats(op, placement.main) for op in reductions]
+    needs += [exchange_floats(op, placement.main) for op in reductions]
     largest = max(needs, default=0)
     return None if largest > floats else (largest, chunks)
 
@@ -129,8 +153,8 @@ def _chunk(op: Dot, placement: Placement, floats: int) -> int:
 
 def _grain(op: Dot, placement: Placement) -> int:
     """What a chunk is a multiple of: then it begins at a slot of both operands. All are powers of two."""
-    own = placement.of(op.right).axis(1 if op.transpose_b else 0)
-    return max(LANES, placement.main.columns.unit, own.unit)
+    left, right = placement.of(op.left).columns, placement.of(op.right).axis(1 if op.transpose_b else 0)
+    return max(LANES, placement.main.columns.unit, left.unit, right.unit)
 
 
 def _reason(dots: Sequence[Dot], reductions: Sequence[Reduce], placement: Placement, limit: int) -> str:
@@ -140,8 +164,8 @@ def _reason(dots: Sequence[Dot], reductions: Sequence[Reduce], placement: Placem
         least = site_floats(op, _chunk(op, placement, 0), placement)
         needs.append((4 * least, f"a dot of ({m}, {k}) by ({k}, {n})"))
     for each in reductions:
-        what = f"a reduction over the rows of {each.operand.shape}"
-        needs.append((4 * column_floats(each, placement.main), what))
+        what = f"a reduction over the {('rows', 'columns')[each.axis]} of {each.operand.shape}"
+        needs.append((4 * exchange_floats(each, placement.main), what))
     need, what = next(found for found in needs if found[0] > limit)
     return f"{what} needs {need} B of shared memory and a block has {limit}; make its tile smaller"
 

@@ -1,6 +1,7 @@
 """Which windows may be read or written several neighbours at once, and which tiles end in zeros."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 
 from dsl.ir.affine import Ranges
 from dsl.ir.infer import window
@@ -46,24 +47,39 @@ def zero_ends(kernel: Kernel, facts: Ranges) -> Iterator[tuple[int, int]]:
                 yield op.result.id, entry.tile_axis
 
 
-def row_run(kernel: Kernel) -> int:
-    """How many neighbours a lane may take in the row layout: 16 bytes of the narrowest array, or fewer.
+def row_spread(kernel: Kernel, rows: int) -> tuple[int, int]:
+    """(lanes along a row, neighbours that each takes at a time) of the row layout, for `rows` rows a warp.
 
-    More than one only where each row is such a run of every lane, so many times over, and all windows are
-    `in_runs`; and not with dots, whose reads of shared memory want neighbours on neighbouring lanes.
+    More than one neighbour only where each row is such a run of those lanes, so many times over; and not
+    with dots, whose reads of shared memory want neighbours on neighbouring lanes. Fewer lanes than a warp
+    has where that makes for longer runs, while there are rows for the others.
     """
+    if any(isinstance(op, Dot) for op in walk(kernel.body)):
+        return LANES, 1
+    widths = {value.shape[1] for op in walk(kernel.body) for value in defined(op) if value.shape} - {1}
+    best = LANES, 1
+    for across in (LANES, LANES // 2, LANES // 4, LANES // 8):
+        if rows * across < LANES:
+            break
+        run = longest_run(kernel, partial(_even, widths, across))
+        best = (across, run) if run > best[1] else best
+    return best
+
+
+def _even(widths: set[int], across: int, run: int) -> bool:
+    return all(width % (across * run) == 0 for width in widths)
+
+
+def longest_run(kernel: Kernel, fits: Callable[[int], bool]) -> int:
+    """The longest run that `fits`, of 16 bytes of the narrowest array or less, with all windows `in_runs`."""
     ops, facts = list(walk(kernel.body)), Ranges(kernel)
-    if any(isinstance(op, Dot) for op in ops):
-        return 1
     refs = {ref.name: ref for ref in kernel.refs}
     windows = [(refs[op.ref], op.index) for op in ops if isinstance(op, Load | Store | AtomicAdd)]
     wide = [(ref, index, shape) for ref, index in windows if (shape := window(ref, index))[1:] > (1,)]
-    widths = {value.shape[1] for op in ops for value in defined(op) if value.shape} - {1}
     run = max((VECTOR_BYTES * 8 // BITS[ref.dtype] for ref, _, _ in wide), default=1)
     while run > 1:
         layout = spread_layout(1, LANES, run)
-        whole = all(width % layout.columns.unit == 0 for width in widths)
-        if whole and all(in_runs(facts, ref, index, shape, layout) for ref, index, shape in wide):
+        if fits(run) and all(in_runs(facts, ref, index, shape, layout) for ref, index, shape in wide):
             return run
         run //= 2
     return 1

@@ -47,7 +47,7 @@ _OPERATORS = {
     ast.RShift: operator.rshift,
     ast.BitAnd: operator.and_,
 }
-MOST_WARPS = 8
+MOST_WARPS = 32
 HARMLESS = {
     "folds a slot past the tile's end that holds what the fold ignores": re.compile(rf"if \({_SLOT}~"),
     "reads, within its array, for a slot past the tile's end": re.compile(

@@ -64,8 +64,8 @@ BAD = [
     ("sub %1, %2", "sub %1 and %2", 7, "no list of values"),
     ("%3: f32[8, 3]", "%2: f32[8, 3]", 7, "%2 is defined twice"),
     ("exp", "sinh", 8, "sinh is no op"),
-    ("\n}\n", "\n", 11, "a `}` is missing"),
-    ("\n}\n", "\n}\n}\n", 13, "text after the end"),
+    ("\n}\n", "\n", 12, "a `}` is missing"),
+    ("\n}\n", "\n}\n}\n", 14, "text after the end"),
     ("%4: f32[8, 3] = exp %3", "%4: f32[8, 3] = loop %9 to %0 {", 8, "expected `loop %i in"),
     ("%4: f32[8, 3] = exp %3", "%4: f32[8, 3] = loop %9 in %0..%0 carry %8 {", 8, "cannot read the carries"),
 ]

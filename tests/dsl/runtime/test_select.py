@@ -47,6 +47,27 @@ def test_a_forced_backend_that_refuses_is_an_error(picky):
         softmax(X, backend="gpu9")
 
 
+class Elsewhere(OracleTarget):
+    """A target of another platform, which it only seems to be here."""
+
+    name = "elsewhere"
+    platforms = ("gpu",)
+
+
+def test_a_forced_backend_need_not_run_on_the_host_too(monkeypatch):
+    targets.register(Elsewhere())
+    try:
+        monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+        np.testing.assert_allclose(softmax(X, backend="elsewhere"), jax.nn.softmax(X), rtol=1e-5)
+        with (
+            jax.default_device(jax.devices("cpu")[0]),
+            pytest.raises(BackendError, match="it runs on gpu, not on cpu"),
+        ):
+            softmax(X, backend="elsewhere")
+    finally:
+        targets.unregister("elsewhere")
+
+
 def test_the_environment_forces_a_backend_and_prints(monkeypatch, capsys):
     monkeypatch.setenv("TARSIA_DSL_BACKEND", "oracle")
     monkeypatch.setenv("TARSIA_DSL_PRINT", "ir, explain")

@@ -144,6 +144,32 @@ def test_more_sequences_than_a_program_has_rows_run_as_several(parity: Parity):
     assert [drawn[0].token for drawn in driven.decode(*slots)] == [parity.greedy[1]] * 18
 
 
+def test_as_on_a_gpu_rows_are_scattered_and_programs_hold_more_of_them(parity: Parity, monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    driven = Driven(parity.model(max_slots=18), blocks_each=4)
+    for slot in range(18):
+        driven.prefill(slot, Opening(parity.prompt, GREEDY, 0))
+    drawn = [driven.decode(*range(18)) for _ in range(3)]
+    assert [[one[0].token for one in step] for step in drawn] == [[t] * 18 for t in parity.greedy[1:4]]
+    assert any(key[:2] == ("decode", 32) for key in driven.model._programs._made)
+
+
+def test_bf16_weights_keep_keys_in_bf16_and_give_nearly_the_same(parity: Parity):
+    narrow = Parity(load_checkpoint(PARITY, quant="bf16"), parity.prompt, parity.greedy)
+    driven = Driven(narrow.model())
+    whole, layer = driven.model._shape, narrow.checkpoint.params["layers"][0]
+    assert layer["q"]["weight"].dtype == whole.dtype == jnp.bfloat16
+    assert whole.block_bytes * 2 == parity.model()._shape.block_bytes
+    assert driven.run(0, parity.prompt, 5) == list(parity.greedy[:5])
+    prompt = jnp.asarray([parity.prompt])
+    exact, found = (
+        jax.nn.log_softmax(decoder.forward(one.checkpoint.params, one.checkpoint.config, prompt))
+        for one in (parity, narrow)
+    )
+    assert found.dtype == jnp.float32
+    assert 0 < (jnp.exp(exact) * (exact - found)).sum(-1).max() < 1e-3
+
+
 def test_weights_that_are_no_numbers_give_no_token(parity: Parity):
     params = {**parity.checkpoint.params, "norm": jnp.full_like(parity.checkpoint.params["norm"], np.nan)}
     config = parity.checkpoint.config

@@ -13,8 +13,8 @@ from dsl.kernels.quant_matmul import int8_matmul
 from dsl.kernels.softmax import softmax
 from dsl.lower.c.choose import choose, choose_row
 from dsl.lower.c.dialects import CUDA, METAL
-from dsl.lower.c.emit import emit
-from dsl.lower.c.layout import MMA_16_8_16, matrix_layout
+from dsl.lower.c.emit import Unsupported, emit
+from dsl.lower.c.layout import MMA_16_8_16, matrix_layout, wide_layout
 from dsl.lower.c.placement import place
 from dsl.lower.c.registers import SCRATCH, pressure
 from dsl.lower.c.shared import plan
@@ -74,12 +74,18 @@ def test_what_does_not_fit_shared_memory_or_registers_falls_back_with_the_reason
     assert wide.layout.unit is None and ("shared memory" in wide.reason or "registers" in wide.reason)
 
 
-def test_the_right_operand_alone_is_shared_and_read_sixteen_bytes_at_a_time():
+def test_operands_that_a_loop_loads_are_shared_and_read_sixteen_bytes_at_a_time():
     source = emit(matmul.ir(ones(64, 64), ones(64, 64), BM=64, BN=64), CUDA).source
-    assert source.count("put<uint4>(halves") == 1 and "pool[" in source
+    assert source.count("put<uint4>(halves") == 2 and "pool[" in source
     assert (
-        "fetch<uint4>(&v" in source and "fetch<unsigned>(&v" in source and "keep<unsigned>(&o_ref" in source
+        "fetch<uint4>(&v" in source and "fetch<unsigned>(" not in source and "keep<unsigned>(&o_ref" in source
     )
+
+
+def test_a_left_operand_that_stays_for_the_loop_stays_in_registers():
+    q = ones(1, 1, 64, 64)
+    source = emit(flash_attention.ir(q, q, q, BM=64, BN=32), CUDA).source
+    assert source.count("put<uint4>(halves") == 2 and "fetch<unsigned>(&v" in source
 
 
 def test_what_is_added_to_a_dot_goes_in_before_it():
@@ -145,3 +151,56 @@ def test_tiles_that_load_zeros_past_their_end_are_not_cut_again(dialect):
 
     assert cuts(0, 22) == 0 and cuts(3, 40) == 0
     assert cuts(30, 40) > 0
+
+
+def softmax_over(rows, columns, dtype=jnp.float32):
+    return softmax.ir(ones(rows, columns, dtype=dtype), BM=rows)
+
+
+@DIALECTS
+@pytest.mark.parametrize(
+    ("columns", "dtype", "warps", "run"),
+    [
+        (1029, "f32", 2, 1),
+        (1536, "f16", 2, 8),
+        (4096, "f32", 8, 4),
+        (4096, "f16", 8, 8),
+        (5000, "f32", 8, 4),
+        (16384, "f16", 16, 8),
+        (20000, "f16", 32, 8),
+        (20001, "f32", 32, 1),
+    ],
+)
+def test_long_rows_lie_along_all_warps_with_sixteen_or_more_elements_a_thread(
+    dialect, columns, dtype, warps, run
+):
+    for rows in (1, 7):
+        choice = choose(softmax_over(rows, columns, {"f32": jnp.float32, "f16": jnp.float16}[dtype]), dialect)
+        assert choice.layout == wide_layout(warps, run)
+        assert 16 <= choice.layout.columns.count(columns) <= 32 and "many columns" in choice.reason
+
+
+@DIALECTS
+def test_short_rows_many_rows_and_dots_do_not_lie_along_all_warps(dialect):
+    for ir in (softmax_over(1, 1024), softmax_over(8, 4096), one_dot(1, 2048, 4, dtype=jnp.float32)):
+        assert choose(ir, dialect).layout.name == "row"
+
+
+@DIALECTS
+def test_dots_are_refused_in_the_wide_layout(dialect):
+    with pytest.raises(Unsupported, match="wide layout has no dots"):
+        emit(one_dot(4, 32, 32), dialect, wide_layout(2, 1))
+
+
+@DIALECTS
+def test_a_wide_row_is_joined_through_shared_memory_by_one_barrier_a_reduction(dialect):
+    program = emit(softmax_over(1, 4096), dialect)
+    assert program.source.count(dialect.barrier) == 2 and program.shared_bytes == 2 * 8 * 4
+    assert program.source.count("if (lane == 0) pool[") == 2
+
+
+@pytest.mark.parametrize(("columns", "rows"), [(64, 32), (512, 8), (1024, 4), (1025, 1), (20000, 1)])
+def test_row_kernels_take_fewer_rows_on_a_gpu_the_longer_they_are(columns, rows):
+    for target in ("cuda", "metal"):
+        ir = softmax.ir(ones(64, columns), target=target)
+        assert ir.grid == (64 // rows,)

@@ -1,5 +1,7 @@
 """What the emitted source holds and leaves out: guards, barriers, shared memory, names."""
 
+import re
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -167,3 +169,32 @@ def test_rows_that_are_whole_runs_are_read_and_written_sixteen_bytes_at_a_time(d
 
 def test_a_kernel_with_dots_keeps_neighbours_on_neighbouring_lanes():
     assert "(lane + 32 * j)" in emit(matmul.ir(ones(64, 128), ones(128, 128), BN=128), CUDA).source
+
+
+def pieces(source):
+    """Positions of the pass's loads, its barrier, the next pass's loads and the first multiplication."""
+    loop = source.index("for (int v")
+    early, barrier = source.index("fetch<uint4>("), source.index(CUDA.barrier, loop)
+    return early, loop, barrier, source.index("fetch<uint4>(", loop), source.index("load_transposed(b", loop)
+
+
+def test_the_next_pass_is_loaded_when_this_one_is_staged_and_before_it_is_multiplied():
+    half = ones(64, 192, dtype=jnp.float16), ones(192, 64, dtype=jnp.float16)
+    source = emit(matmul.ir(*half, BM=64, BN=64, BK=64), CUDA).source
+    assert list(pieces(source)) == sorted(pieces(source))
+    assert source.count("fetch<uint4>(&v") == 4 and "const int next = 0;" in source
+    assert len(re.findall(r"\n +if \(v\d+ < 3\) \{\n", source)) == 2, "no pass that is not there is loaded"
+
+
+def test_a_load_whose_place_the_pass_finds_out_is_not_early():
+    @dsl.kernel(grid=1, out=lambda a, b: dsl.like(a, shape=(32, 32), dtype="f32"))
+    def chained(a, b, o):
+        def step(_, carry):
+            at, total = carry
+            part = dsl.dot(a[tile(0, 32), tile(at * 32, 32)], b[tile(at * 32, 32), tile(0, 32)])
+            return at + 1, total + part
+
+        o[:, :] = dsl.loop(0, 4, step, (0, dsl.zeros((32, 32))))[1]
+
+    half = ones(32, 128, dtype=jnp.float16), ones(128, 32, dtype=jnp.float16)
+    assert "next" not in emit(chained.ir(*half), CUDA).source

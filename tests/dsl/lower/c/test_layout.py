@@ -11,12 +11,15 @@ from dsl.lower.c.layout import (
     matrix_layout,
     row_layout,
     spread_layout,
+    wide_layout,
 )
 
 SHAPES = st.tuples(st.integers(1, 70), st.integers(1, 70))
 LAYOUTS = [row_layout(warps) for warps in (1, 2, 4, 8)]
 LAYOUTS += [matrix_layout(unit, warps) for unit in (MMA_16_8_16, SIMDGROUP_8_8) for warps in (1, 2, 4)]
 LAYOUTS += [spread_layout(2, across, run) for across, run in ((2, 8), (8, 8), (32, 4))]
+
+LAYOUTS += [wide_layout(warps, run) for warps, run in ((2, 1), (4, 4), (8, 2))]
 
 
 def held(layout, shape, *, owned):
@@ -54,6 +57,8 @@ def test_owners_hold_each_element_once(shape, layout):
 def test_replicated_tiles_are_held_by_all_threads_of_their_row_or_column(shape, layout):
     down = layout.warps * 2 ** len(layout.column_masks) if shape[0] == 1 else 1
     across = 2 ** len(layout.row_masks) if shape[1] == 1 else 1
+    if layout.name == "wide":
+        down, across = 1, across * (layout.warps if shape[1] == 1 else 1)
     assert set(held(layout, shape, owned=False).values()) == {down * across}
 
 

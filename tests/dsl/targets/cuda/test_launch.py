@@ -122,4 +122,4 @@ def test_without_a_gpu_the_target_says_so_and_still_shows_its_source():
 
 def test_source_that_cannot_be_made_is_an_error_that_says_why():
     with pytest.raises(dsl.BackendError, match="registers of each of"):
-        softmax.source("cuda", np.ones((8, 40_000), np.float32))
+        softmax.source("cuda", np.ones((8, 40_000), np.float32), BM=8)

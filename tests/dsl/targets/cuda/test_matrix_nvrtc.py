@@ -26,10 +26,11 @@ def cached(dim, dtype):
 
 
 KERNELS = {
+    "matmul of large tiles": lambda t: matmul.ir(*(zeros(2048, 2048, dtype=t),) * 2, target="cuda"),
     "matmul": lambda t: matmul.ir(zeros(500, 512, dtype=t), zeros(512, 512, dtype=t), target="cuda"),
     "matmul_bias": lambda t: matmul_bias.ir(
-        zeros(512, 256, dtype=t),
-        zeros(256, 512, dtype=t),
+        zeros(512, 512, dtype=t),
+        zeros(512, 512, dtype=t),
         zeros(512, dtype=t),
         activation="gelu",
         target="cuda",

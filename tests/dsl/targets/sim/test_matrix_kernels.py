@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import pytest
 
 import dsl
-from dsl import exp, zeros
+from dsl import dot, exp, loop, pid, tile, zeros
 from dsl.kernels.matmul import matmul
 from dsl.kernels.softmax import softmax
 from dsl.lower.c.dialects import CUDA, METAL
@@ -82,6 +82,25 @@ def test_f32_dots_on_apples_units_stay_exact():
     program = emit(ir, METAL, matrix_layout(METAL.unit, 2))
     assert "simdgroup_matrix<float, 8, 8> b" in program.source
     agrees(ir, METAL, arrays, expected, program=program)
+
+
+@dsl.kernel(grid=3, out=lambda a: dsl.like(a, shape=(3, 40, 40), dtype="f32"))
+def grams(a, o):
+    """One tile as both operands, in as many passes as the program has of them: none, one or two."""
+
+    def step(n, total):
+        part = a[:, tile(n * 20, 20)]
+        return total + dot(part, part, transpose_b=True)
+
+    o[pid(0), :, :] = loop(0, pid(0), step, zeros((40, 40)))
+
+
+@pytest.mark.parametrize(("dialect", "dtype"), [(CUDA, jnp.float16), (METAL, jnp.bfloat16)])
+def test_a_loop_with_no_pass_or_some_loads_no_more_than_it_has(dialect, dtype):
+    ir, arrays, expected = prepared(grams, (normal(40, 40, dtype=dtype),), {})
+    program = emit(ir, dialect)
+    assert "next" in program.source
+    agrees(ir, dialect, arrays, expected, program=program, tolerance=TOLERANCE[dtype])
 
 
 @pytest.mark.parametrize("dialect", (CUDA, METAL), ids=lambda d: d.name)
