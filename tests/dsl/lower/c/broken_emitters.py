@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import dsl
+from dsl.kernels.softmax import softmax
 from dsl.lower import oracle
 from dsl.lower.c import (
     dots,
@@ -19,6 +20,7 @@ from dsl.lower.c import (
     matrix,
     names,
     placement,
+    prefetch,
     reductions,
     shared,
     sums,
@@ -36,7 +38,7 @@ from tests.dsl.targets.sim.cases import prepared
 from tests.dsl.targets.sim.matrix_cases import KERNELS, SMALL, deep
 
 MODULES = (
-    *(layout, windows, shared, reductions, dots, matrix, sums, placement),
+    *(layout, windows, shared, reductions, dots, matrix, sums, placement, prefetch),
     *(vectors, emit, expressions, lines, names),
 )
 PREFIX = "dsl.lower.c."
@@ -87,6 +89,13 @@ def deep_in_f32():
     return product.ir(*arrays), arrays
 
 
+def a_long_row():
+    """A row along all warps, whose greatest element and sum they join."""
+    return softmax.ir(np.zeros((2, 1536), np.float32), BM=1), [
+        np.random.default_rng(0).standard_normal((2, 1536), np.float32)
+    ]
+
+
 @lru_cache(maxsize=1)
 def corpus():
     """(kernel, dialect, arrays, the oracle's outputs, the sound source): all ops, ragged, several warps."""
@@ -99,6 +108,7 @@ def corpus():
     ]
     cases = [specialised(CASES[name], CASES[name].telling and CASES[name].telling()) for name in LIBRARY]
     cases.append(deep_in_f32())
+    cases.append(a_long_row())
     found = [(CUDA, *case) for case in [*cases, *(of_recipe(recipe) for recipe in recipes)]]
     wide = [make(jnp.float16) for make in KERNELS.values()]
     wide += SMALL.values()

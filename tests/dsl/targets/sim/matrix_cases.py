@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import dsl
-from dsl import dot, exp, pid, tile
+from dsl import dot, exp, loop, pid, tile, zeros
 from dsl.kernels.attention import flash_attention, ragged_attention
 from dsl.kernels.decode import decode_attention
 from dsl.kernels.distance import distance
@@ -134,6 +134,35 @@ def both_sides(a, o):
     o[:, :] = (corner + product) * product
 
 
+@dsl.kernel(grid=1, out=lambda a, b: dsl.like(a, shape=(a.shape[0], b.shape[1]), dtype="f32"))
+def reciprocals(a, b, o):
+    """What a thread holds past the end of the left operand's rows is no number that zero makes zero."""
+    o[:, :] = dot((1.0 / a[:, :].f32).f16, b[:, :])
+
+
+@dsl.kernel(grid=1, out=lambda a, b: dsl.like(a, shape=(a.shape[0], b.shape[1]), dtype="f32"))
+def chained(a, b, o):
+    """Where a pass reads, the pass before it has found out."""
+
+    def step(_, carry):
+        at, total = carry
+        part = tile(at * 16, 16)
+        return at + 1, total + dot(a[:, part], b[part, :])
+
+    o[:, :] = loop(0, a.shape[1] // 16, step, (0, zeros((a.shape[0], b.shape[1]))))[1]
+
+
+@dsl.kernel(grid=1, out=lambda a: dsl.like(a, shape=(a.shape[0], a.shape[0]), dtype="f32"))
+def twice(a, b, o):
+    """A pass loads what two of its dots multiply."""
+
+    def step(n, total):
+        part = a[:, tile(n * 16, 16)]
+        return total + dot(part, part, transpose_b=True) + dot(part, b[:, tile(n * 16, 16)], transpose_b=True)
+
+    o[:, :] = loop(0, a.shape[1] // 16, step, zeros((a.shape[0], a.shape[0])))
+
+
 def f16(*shapes):
     return tuple(normal(*shape, dtype=jnp.float16) for shape in shapes)
 
@@ -144,6 +173,9 @@ SMALL = {
     "narrowed": (narrowed, (*f16((20, 40)), jnp.round(normal(24, 40) * 8)), {}),
     "beside_runs": (beside_runs, f16((16, 16), (16, 24)), {}),
     "tails": (tails, (*f16((16, 36)), f16((24, 36))[0].at[5, 20].set(jnp.inf)), {}),
+    "reciprocals": (reciprocals, (*(x * x + 0.5 for x in f16((16, 20))), *f16((20, 24))), {}),
+    "chained": (chained, f16((16, 48), (48, 24)), {}),
+    "twice": (twice, f16((24, 48), (24, 48)), {}),
     "both_sides": (both_sides, f16((24, 32)), {}),
     "shallow": (matmul, f16((16, 10), (10, 64)), {"BM": 16, "BN": 64, "BK": 10}),
 }
