@@ -280,7 +280,7 @@ class _Emitter:
         for ahead in self.ahead.get(op.induction.id, {}).values():
             for load in ahead.loads:
                 self.lines.declare(self.placement.of(load.result), load.result)
-            self._early(op, ahead, self.names[op.lo])
+            self._early(op, ahead, self.names[op.lo], first=True)
         trip = self.facts.trip(op)
         repeats = trip is None or trip > 1
         before, mark = self.pool.pending, self.lines.mark()
@@ -318,12 +318,14 @@ class _Emitter:
         if loop and ahead:
             self._early(loop, ahead, f"v{loop.induction.id} + 1")
 
-    def _early(self, loop: Loop, ahead: Ahead, number: str) -> None:
+    def _early(self, loop: Loop, ahead: Ahead, number: str, *, first: bool = False) -> None:
         """Loads of the pass of that number, if there is one."""
         self.lines.add(f"{{ const int next = {number};")
         with self.lines.indented():
             self.lines.add(f"const int v{loop.induction.id} = next;")
-            self.lines.add(f"if ({self._goes_on(loop)}) {{")
+            # Of the first pass it is often known that there is one.
+            sure = first and self.facts.exact_trip(loop)
+            self.lines.add("{" if sure else f"if ({self._goes_on(loop)}) {{")
             with self.lines.indented():
                 self.block(ahead.scalars)
                 for load in ahead.loads:

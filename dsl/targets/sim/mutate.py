@@ -40,6 +40,7 @@ _FRAGMENT = re.compile(r"\bb\[(\d)\](?=(?:, b\[\d\])?\);)")
 _BINARY = re.compile(rf"(?<== )({_OPERAND}) ([-/]|<|>=) ({_OPERAND})(?=;)")
 _CALL = re.compile(rf"\b(floor_div|floor_mod)\(({_OPERAND}), ({_OPERAND}|\d+)\)")
 _WHERE = re.compile(rf"(?<== )({_OPERAND}) \? ({_OPERAND}) : ({_OPERAND})(?=;)")
+_FIRST_PASS = re.compile(r"^( *)\{ const int next = \w+;\n.*?^\1\}\n", re.MULTILINE | re.DOTALL)
 _SLOT = r"(?:lane|warp|\([\d ijlanewrp+*&>()]+\)) < "
 _OPERATORS = {
     ast.Add: operator.add,
@@ -53,6 +54,7 @@ HARMLESS = {
     "reads, within its array, for a slot past the tile's end": re.compile(
         rf"(?:= |&& ){_SLOT}~.* \? \w+_ref"
     ),
+    "loads, within its arrays, a pass that is not there, for nobody": re.compile(r"^ *if \(v\d+ < ~\) \{"),
 }
 """Wider bounds that may change nothing: what they do, and the line, with ~ for the bound."""
 
@@ -78,13 +80,15 @@ class Mutant:
 def mutants(program: Program, dialect: Dialect) -> list[Mutant]:
     """Barriers dropped, masks doubled, bounds widened, loops cut, owners forgotten, operands swapped.
 
-    And of matrix units: bits of the lane moved in an address, a fragment taken twice.
+    And of matrix units: bits of the lane moved in an address, a fragment taken twice. What loads a loop's
+    first pass ahead is left alone: the emitter writes it as it does what loads the next ones.
     """
     source = program.source
     body = source.index(f" {program.entry}(")
+    alone = [match.span() for match in _FIRST_PASS.finditer(source)]
     found = []
     for what, start, end, text in _changes(source, dialect):
-        if start < body:
+        if start < body or any(first <= start < end_of for first, end_of in alone):
             continue
         first = source.rfind("\n", 0, start) + 1
         line = source[first : source.find("\n", start)].strip()

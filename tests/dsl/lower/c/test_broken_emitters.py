@@ -135,7 +135,7 @@ RULES = {
         "return all(_keeps(op, layout, found, main)",
         "return True or all(_keeps(op, layout, found, main)",
     ),
-    "no pass is loaded that is not there": (emit, 'f"if ({self._goes_on(loop)}) {{"', '"{"'),
+    "no pass is loaded that is not there": (emit, '"{" if sure else', '"{" if True else'),
     "the next pass is loaded": (emit, "const int next = {number};", "const int next = 0;"),
     "registers are free after the last dot": (prefetch, "last = op.result.id", "last = last or op.result.id"),
     "places that a pass finds out are not early": (prefetch, "if each in carries:", "if False:"),
