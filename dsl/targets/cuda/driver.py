@@ -2,8 +2,8 @@
 
 Used when JAX's plugin does not bring its launcher, or cannot take the PTX, or when
 TARSIA_DSL_CUDA_LAUNCHER=driver. It holds the GIL for each launch and keeps the call out of CUDA graphs; it
-loads NVRTC's machine code as it is, so no ptxas is needed. Never run on a GPU: a stand-in for libcuda,
-compiled from the driver's own prototypes, checks what is passed; on a GPU the self-check does.
+loads NVRTC's machine code as it is, so no ptxas is needed. Without a GPU a stand-in for libcuda, compiled
+from the driver's own prototypes, checks what is passed; on one the self-check does.
 """
 
 import ctypes
