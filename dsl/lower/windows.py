@@ -165,10 +165,7 @@ def take(block: jax.Array, plan: LoadPlan, starts: list[jax.Array], other: jax.A
 
 def unpack(data: jax.Array, dtype: str) -> jax.Array:
     """Bytes (..., n / 2) -> int32 (..., n): see `dsl.ir` for the order."""
-    if data.shape[-1] == 16:  # one group: no reshape, before which `vmap` would have to transpose
-        both = jnp.concatenate([data & 15, data >> 4], axis=-1).astype(jnp.int32)
-    else:
-        groups = data.reshape(*data.shape[:-1], -1, 16)
-        both = jnp.concatenate([groups & 15, groups >> 4], axis=-1).astype(jnp.int32)
-        both = both.reshape(*data.shape[:-1], data.shape[-1] * 2)
+    shifts = jnp.array([[0], [4]], jnp.uint8)  # no concatenation: so XLA fuses it into what comes next
+    groups = data.reshape(*data.shape[:-1], -1, 1, 16) if data.shape[-1] > 16 else data[..., None, :]
+    both = ((groups >> shifts) & 15).astype(jnp.int32).reshape(*data.shape[:-1], data.shape[-1] * 2)
     return jnp.where(both > 7, both - 16, both) if dtype == "i4" else both
