@@ -28,6 +28,7 @@ from dsl.kernels import (
     paged,
     quant,
     quant_linear,
+    quant_matmul,
     rope,
 )
 from dsl.kernels.round8 import round_to_int8
@@ -36,7 +37,7 @@ from dsl.kernels.softmax import softmax
 from dsl.lang.kernel import KernelFunction
 from engine.ops import distance as plain_distance
 from engine.ops.linear import linear
-from engine.ops.quant import QTensor, quantize
+from engine.ops.quant import QTensor, quantize, unpack_nibbles
 from engine.ops.topk import top_k
 
 SHAPES = ((1536, 576), (576, 1536), (49152, 576))
@@ -287,12 +288,33 @@ def quantised() -> Iterator[Case]:
                 name = f"{kind} {count}x{features} @ {out}"
                 args = (normal(count, features), matrices)
                 yield Case(name, of, _each(linear), args, _each(product))
-                yield Case(f"16-bit {name}", exact, _each(linear), args, _each(integer))
+                yield Case(f"16-bit {name}", exact, _each(plain_integer), args, _each(integer))
+    for kind in ("int8", "int4"):
+        w = quantize(normal(1536, 576), kind)
+        of = quant_matmul.int8_matmul if kind == "int8" else quant_matmul.int4_matmul
+        yield Case(f"{kind}_matmul 256x576 @ 1536", of, linear, (normal(256, 576), w), partial(_many, of))
     first = quantize(normal(1536, 576), "int4")
     matrices = [jax.tree.map(jnp.array, first) for _ in range(STREAMED // (1536 * 576))]
     yield Case(
         "int4_matvec 576 @ 1536", quant.int4_matvec, _each(linear), (normal(1, 576), matrices), _each(_matvec)
     )
+
+
+def _many(of: KernelFunction, x: jax.Array, w: QTensor, backend: str) -> jax.Array:
+    values = w.values.reshape(w.values.shape[0], -1)
+    if w.minimum is None:
+        return of(x, values, w.scale, backend=backend)
+    return of(x, Packed(values, "u4"), w.scale, w.minimum, backend=backend)
+
+
+def plain_integer(x: jax.Array, w: QTensor) -> jax.Array:
+    """What `integer` does: x in whole numbers of 16 bits, products summed as such within a group."""
+    high, low, step, sums = rounded_to_16_bits(x)
+    n = (high.astype(jnp.int32) << 8 | low.astype(jnp.int32)).reshape(x.shape[0], -1, 32)
+    values = w.values if w.minimum is None else unpack_nibbles(w.values)
+    products = jnp.einsum("xgk,ogk->xog", n, values.astype(jnp.int32)).astype(jnp.float32)
+    found = jnp.einsum("xog,xg,og->xo", products, step, w.scale)
+    return found if w.minimum is None else found + sums @ w.minimum.T
 
 
 def integer(x: jax.Array, w: QTensor, backend: str) -> jax.Array:
