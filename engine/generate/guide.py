@@ -17,6 +17,7 @@ from engine.errors import InvalidRequest
 from engine.generate.constraint import Constraint
 from engine.text.tokenizer import Tokenizer
 
+_NO_TOKEN = "no token of this model's vocabulary goes on as the grammar wants"
 _KEPT = 32
 """Compiled grammars kept for requests that come again."""
 
@@ -35,7 +36,10 @@ class Guide:
     @property
     def error(self) -> str | None:
         """Why the grammar cannot go on: it is too complex here, or it allows no token at all."""
-        return _first_line(self._matcher.get_error()) if self._matcher.is_error() else None
+        if not self._matcher.is_error():
+            return None
+        told = _first_line(self._matcher.get_error())
+        return _NO_TOKEN if "NoExtension" in told else told
 
     def allow(self, words: NDArray[np.uint32]) -> None:
         """Sets bit t % 32 of word t // 32 for each token t that may come next, and no other."""
@@ -104,7 +108,16 @@ class _Vocabulary:
         self.special_token_ids = sorted(tokenizer.special_ids)
 
     def __call__(self, text: bytes) -> list[int]:
-        return self._tokenizer.encode(text.decode(errors="replace"))
+        """Tokens that spell the text, up to what none does: some vocabularies lack bytes."""
+        found: list[int] = []
+        spelt = 0
+        for token in self._tokenizer.encode(text.decode(errors="replace")):
+            piece = self.tokens[token]
+            if not text.startswith(piece, spelt):
+                break
+            found.append(token)
+            spelt += len(piece)
+        return found
 
 
 def _grammar(constraint: Constraint) -> str:
