@@ -26,7 +26,7 @@ def _for_cpu(high: Ref) -> dict[str, int]:
     return {"BM": 8 if rows <= 2 else 4, "BX": rows}
 
 
-TUNE: Tuning = {"xla": lambda high, w: {"BM": w.shape[0], "BX": high.shape[0]}, "cpu": _for_cpu}
+TUNE: Tuning = {"xla": lambda high, w: {"BM": w.shape[0], "BX": 1}, "cpu": _for_cpu}
 
 
 @kernel(grid=_grid, out=_out, tune=TUNE)

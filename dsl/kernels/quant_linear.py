@@ -29,11 +29,11 @@ EXPANDED = 2**20
 """Weights that the XLA lowering expands at a time: 4 MiB in f32, which a processor's cache holds."""
 
 
-def _for_xla(w: Ref) -> dict[str, int]:
-    """Blocks that divide the rows of weights, where there are such: others would be padded in a copy."""
+def expanded_rows(w: Ref) -> int:
+    """A block that divides the rows of weights, where there is such: others would be padded in a copy."""
     out, most = w.shape[0], max(1, EXPANDED // w.shape[1])
     fitting = (n for n in range(min(out, most), most // 2, -1) if out % n == 0)
-    return {"BM": next(fitting, min(out, most)), "BX": 1}
+    return next(fitting, min(out, most))
 
 
 def _for_cpu(x: Ref) -> dict[str, int]:
@@ -42,7 +42,7 @@ def _for_cpu(x: Ref) -> dict[str, int]:
     return {"BM": 4 if rows == 1 else 2, "BX": rows}
 
 
-TUNE: Tuning = {"xla": _for_xla, "cpu": _for_cpu}
+TUNE: Tuning = {"xla": lambda w: {"BM": expanded_rows(w), "BX": 1}, "cpu": _for_cpu}
 
 
 @kernel(grid=_grid, out=_out, tune=TUNE)

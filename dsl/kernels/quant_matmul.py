@@ -7,6 +7,7 @@ ever rounded.
 """
 
 from dsl.ir.types import NIBBLE_GROUP
+from dsl.kernels.quant_linear import expanded_rows
 from dsl.lang.arguments import Output, like
 from dsl.lang.errors import KernelError
 from dsl.lang.kernel import Tuning, kernel
@@ -24,15 +25,15 @@ def _out(x: Ref, w: Ref) -> Output:
     return like(x, shape=(x.shape[0], w.shape[0]), dtype="f32")
 
 
-def _whole(x: Ref, w: Ref) -> dict[str, int]:
-    return {"BM": x.shape[0], "BN": w.shape[0]}
+def _for_xla(x: Ref, w: Ref) -> dict[str, int]:
+    return {"BM": x.shape[0], "BN": expanded_rows(w)}
 
 
 def _tall(x: Ref) -> dict[str, int]:
     return {"BM": 64 if x.shape[0] > 32 else 32, "BN": 64}
 
 
-TUNE: Tuning = {"xla": _whole, "cuda": _tall, "metal": _tall}
+TUNE: Tuning = {"xla": _for_xla, "cuda": _tall, "metal": _tall}
 
 
 @kernel(grid=_grid, out=_out, tune=TUNE)

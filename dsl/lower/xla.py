@@ -2,12 +2,10 @@
 
 Programs become `vmap` axes (one for each grid axis, so that a dot whose sides depend on different axes
 stays one dot); loops with a static bound become `scan`, so that they have a reverse mode; loops that
-only add up independent terms become another `vmap` axis and a sum, or a dot where their rows are summed
-afterwards. Stores gather at the end: reshapes
-where the windows tile the output, one scatter otherwise.
+only add up become one dot, or a sum over an axis of passes (see `contractions`). Stores gather at the
+end: reshapes where the windows tile the output, one scatter otherwise.
 """
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -17,26 +15,16 @@ import numpy as np
 from jax import lax
 
 from dsl.ir.affine import Ranges
-from dsl.ir.ops import (
-    AtomicAdd,
-    Binary,
-    Dot,
-    Kernel,
-    Load,
-    Loop,
-    Op,
-    Reduce,
-    Store,
-    has_effect,
-    walk,
-)
-from dsl.ir.types import NIBBLES, Value
+from dsl.ir.ops import AtomicAdd, Kernel, Load, Loop, Op, Store, has_effect, walk
+from dsl.ir.types import NIBBLES
+from dsl.lower.contractions import Sums, sums
 from dsl.lower.stores import Axis, Written, assemble
 from dsl.lower.windows import LoadPlan, place_of, plan_load, prepare, unpack
-from dsl.lower.xla_program import Env, Program, filler
+from dsl.lower.xla_ops import Env, filler
+from dsl.lower.xla_program import Program
 
 LARGEST_BATCH = 64 * 2**20
-"""Bytes of one value over all programs, beyond which the outermost grid axis runs one by one."""
+"""Bytes of one value over all programs, beyond which the outermost grid axis of several runs one by one."""
 
 
 class Unsupported(Exception):
@@ -69,10 +57,10 @@ class Plan:
         self.order: list[int] = [self.pids[axis] for axis in sorted(self.pids, key=lambda a: a or 0)]
         self.extents = {s: kernel.grid[self.facts.grid_axis(s) or 0] for s in self.order}
         self.extents = {s: n for s, n in self.extents.items() if n > 1}
+        self.first = next((axis for axis, extent in enumerate(kernel.grid) if extent > 1), 0)
         self.loads: dict[int, tuple[Load, LoadPlan]] = {}
-        self.summed: set[int] = set()
-        self.contracted: dict[int, tuple[Value, Value]] = {}
-        self._uses = Counter(value.id for op in walk(kernel.body) for value in _used(op))
+        self.summed: dict[int, Sums] = {}
+        self.early: set[int] = set()
         self._visit(kernel.body, dict(self.extents))
 
     def _visit(self, body: Sequence[Op], extents: dict[int, int]) -> None:
@@ -82,34 +70,16 @@ class Plan:
             elif isinstance(op, Loop):
                 inner = dict(extents)
                 trip = self.facts.exact_trip(op)
-                if trip and self.facts.interval(op.lo) == (0, 0) and _sums_terms(op):
-                    self.summed.add(op.induction.id)
-                    self.contracted |= self._contractions(op)
+                found = sums(op, self.kernel) if trip and self.facts.interval(op.lo) == (0, 0) else None
+                if trip and found is not None:
+                    self.summed[op.induction.id] = found
+                    pairs = zip(op.finals, found.totals, strict=True)
+                    self.early |= {final.id for final, total in pairs if total.early}
                     self.order.append(op.induction.id)
                     inner[op.induction.id] = trip
                 elif has_effect(op) and self.facts.trip(op) is None:
                     raise Unsupported("a loop that stores needs a static bound; give loop(..., max_trip=)")
                 self._visit(op.body, inner)
-
-    def _contractions(self, loop: Loop) -> dict[int, tuple[Value, Value]]:
-        """Finals of which only the row sums are used, and whose terms are a tile times a row: dots."""
-        found = {}
-        inside = {op.results[0].id: op for op in loop.body if len(op.results) == 1}
-        rows = {op.operand.id for op in walk(self.kernel.body) if isinstance(op, Reduce) and _sums_rows(op)}
-        for carry, after, final in zip(loop.carries, loop.yields, loop.finals, strict=True):
-            added = inside[after.id]
-            if not isinstance(added, Binary) or final.id not in rows or self._uses[final.id] != 1:
-                continue
-            term = inside.get((added.right if added.left == carry else added.left).id)
-            if (
-                isinstance(term, Binary)
-                and term.kind == "mul"
-                and 1 in (term.left.shape[0], term.right.shape[0])
-            ):
-                pair = (term.left, term.right) if term.right.shape[0] == 1 else (term.right, term.left)
-                if pair[0].shape == final.shape and pair[1].shape[1] == final.shape[1]:
-                    found[final.id] = pair
-        return found
 
     def run(self, memory: dict[str, jax.Array]) -> list[Written]:
         blocks = {number: self._block(op, plan, memory) for number, (op, plan) in self.loads.items()}
@@ -147,7 +117,7 @@ class Plan:
 
         places = jnp.arange(extent, dtype=jnp.int32)
         at = {n: self.place(n, symbol) for n in mine}
-        if axis == 0 and self._largest() > LARGEST_BATCH:
+        if axis == self.first and self._largest() > LARGEST_BATCH:
             led = {n: jnp.moveaxis(block, at[n], 0) for n, block in mine.items()}
             return lax.map(lambda both: one(*both), (places, led))
         return jax.vmap(one, (0, at))(places, mine)
@@ -164,31 +134,3 @@ class Plan:
                 trip = self.facts.exact_trip(op) or 1
                 sizes += [trip * v.shape[0] * v.shape[1] for v in op.carries if v.shape]
         return 4 * max(sizes, default=1) * int(np.prod(self.kernel.grid))
-
-
-def _used(op: Op) -> list[Value]:
-    return [*op.operands, *op.yields] if isinstance(op, Loop) else list(op.operands)
-
-
-def _sums_rows(op: Reduce) -> bool:
-    return op.kind == "sum" and op.axis == 1 and op.result.dtype == "f32"
-
-
-def _sums_terms(op: Loop) -> bool:
-    """True when every carry only has a term added that does not need any carry, and no dot is repeated."""
-    if not op.carries or has_effect(op) or any(isinstance(inner, Dot | Loop) for inner in walk(op.body)):
-        return False
-    carries = set(op.carries)
-    finals = dict(zip(op.yields, op.carries, strict=True))
-    sums: set[Value] = set()
-    for inner in op.body:
-        used = carries & set(inner.operands)
-        if not used:
-            continue
-        result = inner.results[0]
-        both = isinstance(inner, Binary) and inner.left in carries and inner.right in carries
-        adds = isinstance(inner, Binary) and inner.kind == "add" and finals.get(result) in used
-        if not adds or both or any(result in each.operands for each in op.body):
-            return False
-        sums.add(result)
-    return sums == set(op.yields) and len(finals) == len(op.yields)

@@ -26,7 +26,6 @@ from dsl.kernels import (
     matmul,
     norm,
     paged,
-    quant,
     quant_linear,
     quant_matmul,
     rope,
@@ -271,11 +270,6 @@ def product(x: jax.Array, w: QTensor, backend: str) -> jax.Array:
     return quant_linear.int4_linear(x, Packed(values, "u4"), w.scale, w.minimum, backend=backend)
 
 
-def _matvec(x: jax.Array, w: QTensor, backend: str) -> jax.Array:
-    values = w.values.reshape(w.values.shape[0], -1)
-    return quant.int4_matvec(x, Packed(values, "u4"), w.scale, w.minimum, backend=backend)
-
-
 def quantised() -> Iterator[Case]:
     for out, features in SHAPES:
         for kind in ("int8", "int4"):
@@ -290,14 +284,11 @@ def quantised() -> Iterator[Case]:
                 yield Case(name, of, _each(linear), args, _each(product))
                 yield Case(f"16-bit {name}", exact, _each(plain_integer), args, _each(integer))
     for kind in ("int8", "int4"):
-        w = quantize(normal(1536, 576), kind)
         of = quant_matmul.int8_matmul if kind == "int8" else quant_matmul.int4_matmul
-        yield Case(f"{kind}_matmul 256x576 @ 1536", of, linear, (normal(256, 576), w), partial(_many, of))
-    first = quantize(normal(1536, 576), "int4")
-    matrices = [jax.tree.map(jnp.array, first) for _ in range(STREAMED // (1536 * 576))]
-    yield Case(
-        "int4_matvec 576 @ 1536", quant.int4_matvec, _each(linear), (normal(1, 576), matrices), _each(_matvec)
-    )
+        for rows, out in ((256, 1536), (64, 49152)):
+            w = quantize(normal(out, 576), kind)
+            name = f"{kind}_matmul {rows}x576 @ {out}"
+            yield Case(name, of, linear, (normal(rows, 576), w), partial(_many, of))
 
 
 def _many(of: KernelFunction, x: jax.Array, w: QTensor, backend: str) -> jax.Array:

@@ -38,7 +38,7 @@ from dsl.ir.ops import (
 from dsl.ir.types import NIBBLES, RefType, Value
 from dsl.lang.arguments import NUMPY_NAME
 from dsl.lower.windows import unpack
-from dsl.lower.xla_program import BINARY, DTYPE, REDUCE, UNARY, arrange, window_shape
+from dsl.lower.xla_ops import BINARY, DTYPE, REDUCE, UNARY, arrange, window_shape
 from dsl.targets.pallas.padding import Margins, margins, reach
 
 

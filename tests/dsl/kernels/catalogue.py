@@ -22,13 +22,13 @@ from dsl.kernels.distance import distance, hamming, nearest
 from dsl.kernels.matmul import batched_matmul, gemv, matmul, matmul_bias
 from dsl.kernels.norm import add_layer_norm, add_rms_norm, layer_norm, rms_norm
 from dsl.kernels.paged import paged_decode_attention
-from dsl.kernels.quant import int4_matvec
 from dsl.kernels.quant_linear import int4_linear, int8_linear
 from dsl.kernels.quant_matmul import int4_matmul, int8_matmul
 from dsl.kernels.rope import rope, rope_interleaved, rope_tables
 from dsl.kernels.round8 import round_to_int8
 from dsl.kernels.round16 import round_to_int16
 from dsl.kernels.softmax import softmax
+from tests.dsl.kernels.matvec import int4_matvec
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ import pytest
 import dsl
 from dsl.kernels.attention import flash_attention
 from dsl.kernels.matmul import matmul
-from dsl.kernels.quant import int4_matvec
 from dsl.kernels.softmax import softmax
+from tests.dsl.kernels.matvec import int4_matvec
 
 BACKENDS = ("xla", "oracle")
 TOLERANCE = {jnp.float32: 3e-5, jnp.float16: 4e-3, jnp.bfloat16: 3e-2}

@@ -13,11 +13,11 @@ from dsl.kernels.decode import decode_attention, kv_append
 from dsl.kernels.distance import hamming, nearest
 from dsl.kernels.matmul import matmul
 from dsl.kernels.norm import layer_norm
-from dsl.kernels.quant import int4_matvec
 from dsl.kernels.round8 import round_to_int8
 from dsl.kernels.softmax import softmax
 from dsl.targets.pallas import target
 from dsl.targets.pallas.call import erf_by_polynomial, round_by_adding
+from tests.dsl.kernels.matvec import int4_matvec
 
 
 @pytest.mark.parametrize("at", [0, 3, 9, -2, 40, -40])

@@ -6,11 +6,11 @@ import numpy as np
 import dsl
 from dsl.kernels.attention import flash_attention
 from dsl.kernels.matmul import matmul
-from dsl.kernels.quant import int4_matvec
 from dsl.kernels.softmax import softmax
 from dsl.lower import oracle
 from dsl.lower.c.emit import emit
 from dsl.targets.sim.run import simulate
+from tests.dsl.kernels.matvec import int4_matvec
 
 
 def normal(*shape, seed=0, dtype=jnp.float32):
