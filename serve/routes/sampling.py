@@ -26,6 +26,7 @@ _SAMPLING_FIELDS = (
     "presence_penalty",
     "frequency_penalty",
     "repetition_penalty",
+    "ignore_eos",
 )
 
 
@@ -54,6 +55,7 @@ class CompletionFields(BaseModel):
     typical_p: float | None = None
     min_tokens: int | None = None
     stop_token_ids: list[int] | None = None
+    ignore_eos: bool | None = None
     presence_penalty: float | None = None
     frequency_penalty: float | None = None
     repetition_penalty: float | None = None

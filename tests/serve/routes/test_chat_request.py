@@ -34,6 +34,7 @@ def test_every_sampling_field_reaches_the_engine():
         "frequency_penalty": 0.4,
         "typical_p": 0.8,
         "min_tokens": 2,
+        "ignore_eos": True,
         "seed": 7,
     }
     lists = {"stop": ["a", "b"], "stop_token_ids": [4, 5], "logit_bias": {"50": -100, "7": 1.5}}
