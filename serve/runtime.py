@@ -138,12 +138,12 @@ class Runtime:
         ]
         return [ModelInfo(engine.name, kind, self._started) for engine, kind in loaded if engine is not None]
 
-    def chat_engine(self, name: str) -> Engine:
-        """The chat model of that name. Raises ModelNotFound, or UnsupportedInput for another kind."""
+    def chat_engine(self, name: str | None) -> Engine:
+        """The chat model, of that name if one is given. Raises ModelNotFound, or UnsupportedInput for another kind."""
         return self._engine(name, self._chat, "chat")
 
-    def embedding_engine(self, name: str) -> Engine:
-        """The embedding model of that name. Raises ModelNotFound, or UnsupportedInput for another kind."""
+    def embedding_engine(self, name: str | None) -> Engine:
+        """The embedding model, of that name if one is given. Raises ModelNotFound, or UnsupportedInput for another kind."""
         return self._engine(name, self._embedding, "embedding")
 
     def rerank_engine(self, name: str | None) -> Engine:
@@ -201,10 +201,12 @@ class Runtime:
         if self._scratch is not None:
             shutil.rmtree(self._scratch, ignore_errors=True)
 
-    def _engine(self, name: str, engine: Engine | None, kind: ModelKind) -> Engine:
-        if engine is not None and name == engine.name:
+    def _engine(self, name: str | None, engine: Engine | None, kind: ModelKind) -> Engine:
+        if engine is not None and name in (None, engine.name):
             return engine
         known = {model.id: model.kind for model in self.models()}
+        if name is None:
+            raise ModelNotFound(f"no model for {kind} is loaded; there are: {', '.join(known)}")
         if name in known:
             raise UnsupportedInput(f"{name} is a model for {known[name]}, not for {kind}", param="model")
         raise ModelNotFound(f"the model {name!r} does not exist; there are: {', '.join(known)}")

@@ -143,9 +143,14 @@ async def measured(servers: list[Server], options: argparse.Namespace) -> dict[s
         load = Load(options.chats, options.rate, options.tokens, 100 + number)
         for server in servers:
             told = await one_round(server, load)
+            progress(f"  {server.name}, round {number + 1}: {told.throughput():.1f} tok/s")
             if number >= 0:
                 found[server.name].append(told)
     return found
+
+
+def progress(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 async def one_round(server: Server, load: Load) -> Round:
@@ -255,7 +260,7 @@ def ours(data: str, options: argparse.Namespace) -> Iterator[Server]:
         **{"TARSIA_MAX_SLOTS": str(options.chats), "TARSIA_MAX_CONTEXT": str(CONTEXT)},
         **{"TARSIA_ACCESS_LOG": "off", "TARSIA_DATA_DIR": data},
     }
-    command = [sys.executable, "-m", "serve.cli", "serve", "--port", str(port)]
+    command = [str(Path(sys.executable).with_name("tarsia")), "serve", "--port", str(port)]
     with running("tarsia", command, port, "/readyz", environ) as server:
         yield server
 

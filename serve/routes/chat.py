@@ -22,7 +22,7 @@ async def chat_completions(request: Request) -> Response:
     """The reply to a chat; with `stream`, as server-sent events that end with `[DONE]`."""
     services = services_of(request)
     body = await read_body(request, ChatRequest)
-    engine = services.runtime.chat_engine(body.model or services.settings.chat_model)
+    engine = services.runtime.chat_engine(body.model)
     body.refuse_unsupported()
     messages = body.chat()
     body.requests(())

@@ -58,7 +58,7 @@ async def completions(request: Request) -> Response:
     """The continuation of a plain prompt."""
     services = services_of(request)
     body = await read_body(request, CompletionRequest)
-    engine = services.runtime.chat_engine(body.model or services.settings.chat_model)
+    engine = services.runtime.chat_engine(body.model)
     body.refuse_unsupported()
     body.requests(())
     prompt = await services.light.run(_prompt_ids, engine, body)

@@ -64,7 +64,7 @@ async def embeddings(request: Request) -> Response:
     """Unit vectors of texts."""
     services = services_of(request)
     body = await read_body(request, EmbeddingRequest)
-    engine = services.runtime.embedding_engine(body.model or services.settings.embedding_model)
+    engine = services.runtime.embedding_engine(body.model)
     items = body.items()
     began = time.perf_counter()
     work = services.heavy.run(_embed, engine, items, body)
