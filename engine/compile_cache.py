@@ -8,17 +8,21 @@ from pathlib import Path
 
 import jax
 
+from engine.private_folder import private_folder
 from engine.registry import cache_dir
 
 
-def enable_compile_cache() -> Path:
-    """Points JAX at our cache folder and returns it. A cache that the user configured stays."""
+def enable_compile_cache() -> Path | None:
+    """Points JAX at our cache folder and returns it. A cache that the user configured stays.
+
+    None where the folder is not ours alone: then everything is compiled anew.
+    """
     configured = jax.config.values["jax_compilation_cache_dir"]
     if configured:
         return Path(configured)
-    folder = cache_dir() / "xla"
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    folder.chmod(0o700)
+    folder = private_folder(cache_dir() / "xla")
+    if folder is None:
+        return None
     settings = {
         "jax_compilation_cache_dir": str(folder),
         "jax_persistent_cache_min_compile_time_secs": 0.0,
