@@ -94,7 +94,7 @@ class Engine:
         speculate: int = SPECULATE,
         cache: EmbeddingCache | None = None,
     ) -> "Engine":
-        """Loads an alias, a folder in Hugging Face layout, or a .gguf file.
+        """Loads an alias, a folder in Hugging Face layout or one that `save_packed` made, or a .gguf file.
 
         Args:
             quant: weights in memory; by default int8 for chat models, f32 for the others, and whatever it
@@ -280,10 +280,13 @@ class Engine:
             return rank_by_vectors(self.embedder, query, documents, top_n=top_n)
         return self.reranker.rank(query, documents, top_n=top_n)
 
-    def warm(self, progress: Progress | None = None) -> None:
-        """Compiles what requests will need, or reads it from the compile cache."""
+    def warm(self, progress: Progress | None = None, context: int | None = None) -> None:
+        """Compiles what requests will need, or reads it from the compile cache.
+
+        `context`: for chats of up to so many tokens; by default what most chats need.
+        """
         if self.kind == "decoder":
-            self.generator.warm(progress)
+            self.generator.warm(progress, context)
         elif self.kind == "encoder":
             self.embedder.warm(progress)
         else:

@@ -219,6 +219,18 @@ def models_quantize(
     )
 
 
+@models.command("warm")
+def models_warm(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Alias, folder or .gguf.")],
+    as_json: AsJson = False,
+    config_file: ConfigFile = None,
+) -> None:
+    """Compile all that serving a model needs and keep it, so that the next start compiles nothing."""
+    from serve.cli.warm import run
+
+    run(model, config_file, as_json=as_json)
+
+
 @config.command("show")
 def config_show(as_json: AsJson = False, config_file: ConfigFile = None) -> None:
     """Each setting, its value and where that came from."""
