@@ -1,0 +1,91 @@
+"""`tarsia models quantize` and `warm`, each as a real process."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.serve.cli.conftest import Tarsia
+
+PARITY = Path(__file__).parents[2] / "fixtures" / "parity"
+SENTENCE = "The keeper wound the clockwork every four hours and wrote down the weather.\n"
+
+
+def test_a_report_tells_kl_and_top1_on_a_text_of_ones_own(tarsia: Tarsia, tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_text(SENTENCE)
+    asked = ("models", "quantize", "smollm2-135m-instruct", "--quant", "int8", "--text", "text.txt")
+    found = tarsia(*asked, "--report", "--json").json
+    outputs = found["report"]["outputs"]
+    assert 10 < outputs["tokens"] < 25
+    assert 0 < outputs["kl"] < 0.05 and 0.8 < outputs["top1"] <= 1
+    assert found["report"]["bytes"] < 0.35 * found["report"]["exact_bytes"]
+    assert found["out"] is None
+    lines = tarsia(*asked, "--report", "--tokens", "3").out.splitlines()
+    assert any(line.startswith("KL divergence\t") and line.endswith("over 3 tokens") for line in lines)
+    assert any(line.startswith("top-1 agreement\t") for line in lines)
+
+
+def test_a_packed_folder_chats_as_the_model_does_in_that_form(tarsia: Tarsia, tmp_path: Path) -> None:
+    ran = tarsia("models", "quantize", "smollm2-135m-instruct", "--quant", "int4", "--out", "small")
+    assert ran.code == 0 and "small: use it as a model's name" in ran.out
+    question = ("What is the capital of France?", "--temperature", "0", "--json")
+    packed = tarsia("chat", "--model", "./small", *question)
+    whole = tarsia("chat", *question, environ={"TARSIA_CHAT_QUANT": "int4"})
+    assert packed.json["text"] == whole.json["text"] and "Paris" in packed.json["text"]
+    again = tarsia("models", "quantize", "smollm2-135m-instruct", "--quant", "int4", "--out", "small")
+    assert again.code == 1 and again.err == "tarsia: small exists; name a folder that does not\n"
+    other = tarsia("chat", "--model", "./small", "hi", environ={"TARSIA_CHAT_QUANT": "int8"})
+    assert other.code == 1 and "packed as int4" in other.err and other.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (("--quant", "int8"), "say what to make of it: --report, --out DIR, or both"),
+        (("--quant", "int8", "--report", "--tokens", "0"), "--tokens must be at least 1, not 0"),
+        (("--quant", "int8", "--report", "--text", "none.txt"), "none.txt cannot be read as UTF-8 text"),
+        (("--quant", "int8", "--report"), "llama has no tokenizer: it cannot read a text"),
+        (("--quant", "int8", "--out", "x", "--override", "layers"), "'layers' must be PATTERN=FORM"),
+        (("--quant", "int8", "--out", "x", "--override", "a.*=int4"), "no matrix is called 'a.*'; there are"),
+        (("--quant", "int8", "--out", "llama"), "llama exists; name a folder that does not"),
+    ],
+)
+def test_errors_are_one_line(tarsia: Tarsia, tmp_path: Path, arguments: tuple[str, ...], line: str) -> None:
+    shutil.copytree(PARITY / "llama_gqa_tied", tmp_path / "llama")
+    ran = tarsia("models", "quantize", "./llama", *arguments)
+    assert (ran.code, ran.out) == (1, "")
+    assert ran.err.startswith("tarsia: ") and line in ran.err and ran.err.count("\n") == 1
+
+
+def test_a_damaged_packed_folder_is_one_line(tarsia: Tarsia, tmp_path: Path) -> None:
+    shutil.copytree(PARITY / "llama_gqa_tied", tmp_path / "llama")
+    assert tarsia("models", "quantize", "./llama", "--quant", "int4", "--out", "small").code == 0
+    packed = tmp_path / "small" / "packed.safetensors"
+    packed.write_bytes(packed.read_bytes()[:-1])
+    ran = tarsia("models", "warm", "./small")
+    assert ran.code == 1 and "damaged or truncated packed weights" in ran.err.splitlines()[-1]
+
+
+def test_a_model_that_was_warmed_compiles_nothing_at_the_next_start(tarsia: Tarsia, tmp_path: Path) -> None:
+    cache, llama = tmp_path / "cache", tmp_path / "llama"
+    shutil.copytree(PARITY / "llama_gqa_tied", llama)
+    environ = {"TARSIA_CACHE_DIR": str(cache), "TARSIA_MAX_CONTEXT": "600"}
+    first = tarsia("models", "warm", llama, "--json", environ=environ).json
+    kept = Path(first["kept"])
+    assert kept.parent == cache / "xla" and kept.stat().st_mode & 0o777 == 0o700
+    compiled = {path.name for path in kept.glob("*-cache")}
+    assert len(compiled) >= first["programs"] > 5
+    again = tarsia("models", "warm", llama, environ=environ)
+    assert f"{first['programs']} programs ready" in again.out
+    assert {path.name for path in kept.glob("*-cache")} == compiled
+
+
+def test_a_cache_that_others_may_write_is_not_read(tarsia: Tarsia, tmp_path: Path) -> None:
+    folder = tmp_path / "cache" / "xla"
+    folder.mkdir(parents=True)
+    folder.chmod(0o777)
+    ran = tarsia(
+        "models", "warm", PARITY / "bert_reranker", environ={"TARSIA_CACHE_DIR": str(tmp_path / "cache")}
+    )
+    assert "others may have written to it" in ran.err
+    assert list(folder.iterdir()) == []
