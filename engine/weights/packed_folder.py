@@ -24,8 +24,7 @@ def save_packed(checkpoint: Checkpoint, folder: Path) -> Path:
     Raises InvalidRequest where something has that name already, OSError where it cannot be written.
     """
     folder = folder.expanduser()
-    if folder.is_symlink() or folder.exists():
-        raise InvalidRequest(f"{folder} exists; name a folder that does not", param="out")
+    check_free(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".partial-{folder.name}-", dir=folder.parent) as scratch:
         made = Path(scratch) / "model"
@@ -34,6 +33,12 @@ def save_packed(checkpoint: Checkpoint, folder: Path) -> Path:
         _write_settings(checkpoint.path, made)
         made.rename(folder)
     return folder
+
+
+def check_free(folder: Path) -> None:
+    """Raises InvalidRequest where something has that name already."""
+    if folder.is_symlink() or folder.exists():
+        raise InvalidRequest(f"{folder} exists; name a folder that does not", param="out")
 
 
 def _write_settings(origin: Path, folder: Path) -> None:

@@ -11,7 +11,7 @@ from engine.generate.fidelity import Agreement
 from engine.quantization import SAMPLE_TEXT, QuantReport, quantization_report
 from engine.registry import resolve
 from engine.weights.checkpoint import load_checkpoint
-from engine.weights.packed_folder import save_packed
+from engine.weights.packed_folder import check_free, save_packed
 from engine.weights.policy import Quant
 from serve.cli.output import print_json, print_table, stages
 
@@ -34,6 +34,8 @@ def run(
         raise InvalidRequest("say what to make of it: --report, --out DIR, or both")
     if tokens < 1:
         raise InvalidRequest(f"--tokens must be at least 1, not {tokens}")
+    if out is not None:
+        check_free(out.expanduser())
     words = SAMPLE_TEXT if text is None else _read(text)
     with stages() as stage:
         found = resolve(model)

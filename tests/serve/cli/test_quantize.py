@@ -22,13 +22,6 @@ def test_a_report_tells_kl_and_top1_on_a_text_of_ones_own(tarsia: Tarsia, tmp_pa
     assert 80 <= float(told["top-1 agreement"].removesuffix("%")) <= 100
 
 
-def test_a_report_of_an_embedding_model_is_one_document_of_json(tarsia: Tarsia) -> None:
-    found = tarsia("models", "quantize", "all-minilm-l6-v2", "--quant", "int8", "--report", "--json").json
-    assert found["report"]["outputs"]["least"] > 0.99
-    assert found["report"]["bytes"] < 0.35 * found["report"]["exact_bytes"]
-    assert found["out"] is None
-
-
 def test_a_packed_folder_chats_as_the_model_does_in_that_form(tarsia: Tarsia, tmp_path: Path) -> None:
     ran = tarsia("models", "quantize", "smollm2-135m-instruct", "--quant", "int4", "--out", "small")
     assert ran.code == 0 and "small: use it as a model's name" in ran.out
@@ -63,7 +56,8 @@ def test_errors_are_one_line(tarsia: Tarsia, tmp_path: Path, arguments: tuple[st
 
 def test_a_damaged_packed_folder_is_one_line(tarsia: Tarsia, tmp_path: Path) -> None:
     shutil.copytree(PARITY / "llama_gqa_tied", tmp_path / "llama")
-    assert tarsia("models", "quantize", "./llama", "--quant", "int4", "--out", "small").code == 0
+    made = tarsia("models", "quantize", "./llama", "--quant", "int4", "--out", "small", "--json")
+    assert made.json == {"model": "llama", "quant": "int4", "report": None, "out": "small"}
     packed = tmp_path / "small" / "packed.safetensors"
     packed.write_bytes(packed.read_bytes()[:-1])
     ran = tarsia("models", "warm", "./small")
@@ -78,7 +72,7 @@ def test_a_model_that_was_warmed_compiles_nothing_at_the_next_start(tarsia: Tars
     kept = Path(first["kept"])
     assert kept.parent == cache / "xla" and kept.stat().st_mode & 0o777 == 0o700
     compiled = {path.name for path in kept.glob("*-cache")}
-    assert len(compiled) >= first["programs"] > 5
+    assert len(compiled) >= first["programs"] > 4
     again = tarsia("models", "warm", llama, environ=environ)
     assert f"{first['programs']} programs ready" in again.out
     assert {path.name for path in kept.glob("*-cache")} == compiled
