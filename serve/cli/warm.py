@@ -4,7 +4,7 @@ import time
 from pathlib import Path
 
 from engine import Engine
-from engine.compile_cache import enable_compile_cache
+from engine.compile_cache import drop_damaged, enable_compile_cache
 from engine.registry import resolve
 from engine.weights.checkpoint import checkpoint_kind
 from serve.cli.output import logged_stages, print_json
@@ -15,6 +15,9 @@ def run(model: str, config_file: Path | None, *, as_json: bool) -> None:
     """Loads and warms the model as `tarsia serve` would with these settings, chats up to `max_context`."""
     settings = load_settings({}, config_file=config_file).settings
     started, programs = time.perf_counter(), 0
+    kept = enable_compile_cache()
+    if kept is not None:
+        drop_damaged(kept)
     with logged_stages() as stage:
         stage(f"load {model}", 0, 1)
         engine = _load(model, settings)
@@ -29,7 +32,6 @@ def run(model: str, config_file: Path | None, *, as_json: bool) -> None:
             engine.warm(report, settings.max_context)
         finally:
             engine.close()
-    kept = enable_compile_cache()
     seconds = time.perf_counter() - started
     if as_json:
         print_json(

@@ -1,6 +1,7 @@
 """`tarsia models quantize` and `warm`, each as a real process."""
 
 import shutil
+import zlib
 from pathlib import Path
 
 import pytest
@@ -76,6 +77,25 @@ def test_a_model_that_was_warmed_compiles_nothing_at_the_next_start(tarsia: Tars
     again = tarsia("models", "warm", llama, environ=environ)
     assert f"{first['programs']} programs ready" in again.out
     assert {path.name for path in kept.glob("*-cache")} == compiled
+
+
+def test_warming_replaces_damaged_programs(tarsia: Tarsia, tmp_path: Path) -> None:
+    cache = str(tmp_path / "cache")
+    environ = {"TARSIA_CACHE_DIR": cache, "TARSIA_MAX_CONTEXT": "300", "TARSIA_MAX_SLOTS": "1"}
+    asked = ("models", "warm", PARITY / "llama_gqa_tied", "--json")
+    kept = Path(tarsia(*asked, environ=environ).json["kept"])
+    entries = sorted(kept.glob("*-cache"))
+    whole = [entry.read_bytes() for entry in entries]
+    assert len(whole) > 1
+    for place, (entry, data) in enumerate(zip(entries, whole, strict=True)):
+        middle = len(data) // 2
+        flipped = data[:middle] + bytes([data[middle] ^ 0x55]) + data[middle + 1 :]
+        entry.write_bytes(data[:middle] if place % 2 else flipped)
+    again = tarsia(*asked, environ=environ)
+    assert again.code == 0 and "Error reading" not in again.err
+    assert sorted(kept.glob("*-cache")) == entries
+    for entry in entries:
+        zlib.decompress(entry.read_bytes())
 
 
 def test_a_cache_that_others_may_write_is_not_read(tarsia: Tarsia, tmp_path: Path) -> None:
