@@ -16,8 +16,9 @@ from engine.generate.loop import Generator
 from engine.generate.model import KV_BYTES, DecoderStepModel
 from engine.generate.request import Completion, GenerationRequest, Piece, SamplingParams
 from engine.models import decoder, encoder
+from engine.private_folder import private_folder
 from engine.protocols import EmbeddingCache, Float32, Progress, Role
-from engine.registry import resolve
+from engine.registry import cache_dir, resolve
 from engine.rerank.bi_encoder import rank_by_vectors
 from engine.rerank.cross_encoder import CrossEncoder
 from engine.rerank.late_interaction import LateInteraction
@@ -26,8 +27,10 @@ from engine.text.prompt import encode_chat
 from engine.text.template import ChatTemplate
 from engine.text.tokenizer import Tokenizer
 from engine.text.tool_calls import Tool
-from engine.weights.build import Quant
 from engine.weights.checkpoint import Checkpoint, Kind, checkpoint_kind, load_checkpoint
+from engine.weights.loading import is_packed
+from engine.weights.packed_cache import PackedCache
+from engine.weights.policy import Quant
 
 DEFAULT_MAX_CONTEXT = 2048
 SPECULATE = 3
@@ -91,10 +94,11 @@ class Engine:
         speculate: int = SPECULATE,
         cache: EmbeddingCache | None = None,
     ) -> "Engine":
-        """Loads an alias, a folder in Hugging Face layout, or a .gguf file.
+        """Loads an alias, a folder in Hugging Face layout or one that `save_packed` made, or a .gguf file.
 
         Args:
-            quant: weights in memory; by default int8 for chat models and f32 for the others.
+            quant: weights in memory; by default int8 for chat models, f32 for the others, and whatever it
+                is for packed ones.
             max_slots: chats that decode together.
             max_context: most tokens of one chat; at most what the model was made for.
             max_queue: chats that may wait for a slot.
@@ -109,9 +113,9 @@ class Engine:
         """
         enable_compile_cache()
         found = resolve(name_or_path)
-        if quant is None:
-            quant = "int8" if checkpoint_kind(found.path) == "decoder" else "f32"
-        checkpoint = load_checkpoint(found.path, quant=quant)
+        if quant is None and not is_packed(found.path) and checkpoint_kind(found.path) == "decoder":
+            quant = "int8"
+        checkpoint = load_checkpoint(found.path, quant=quant, cache=_packed_cache())
         return cls(
             found.name,
             checkpoint,
@@ -276,10 +280,13 @@ class Engine:
             return rank_by_vectors(self.embedder, query, documents, top_n=top_n)
         return self.reranker.rank(query, documents, top_n=top_n)
 
-    def warm(self, progress: Progress | None = None) -> None:
-        """Compiles what requests will need, or reads it from the compile cache."""
+    def warm(self, progress: Progress | None = None, context: int | None = None) -> None:
+        """Compiles what requests will need, or reads it from the compile cache.
+
+        `context`: for chats of up to so many tokens; by default what most chats need.
+        """
         if self.kind == "decoder":
-            self.generator.warm(progress)
+            self.generator.warm(progress, context)
         elif self.kind == "encoder":
             self.embedder.warm(progress)
         else:
@@ -300,6 +307,11 @@ class Engine:
         return ChatTemplate(
             self.checkpoint.chat_template, text(self.tokenizer.bos_id), text(ends[0] if ends else None)
         )
+
+
+def _packed_cache() -> PackedCache | None:
+    folder = private_folder(cache_dir() / "packed")
+    return None if folder is None else PackedCache(folder)
 
 
 def _sampling(options: Mapping[str, Any]) -> SamplingParams:

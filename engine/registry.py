@@ -18,6 +18,8 @@ from engine.errors import BadCheckpoint, ModelNotFound
 
 ModelKind = Literal["chat", "embedding"]
 
+PACKED = "packed.safetensors"
+"""Quantised weights in a folder that `tarsia models quantize --out` made."""
 _READ_SIZE = 4 << 20
 
 
@@ -330,8 +332,8 @@ def _read_json(path: Path) -> object:
 
 
 def _weights(path: Path) -> Path:
-    """A folder that holds one .gguf file and no config.json stands for that file."""
-    if path.is_dir() and not (path / "config.json").exists():
+    """A folder that holds one .gguf file and neither config.json nor packed weights stands for that file."""
+    if path.is_dir() and not any((path / name).exists() for name in ("config.json", PACKED)):
         ggufs = sorted(path.glob("*.gguf"))
         if len(ggufs) == 1:
             return ggufs[0]

@@ -17,6 +17,9 @@ import platformdirs
 
 from engine.errors import TarsiaError
 
+if typing.TYPE_CHECKING:
+    from engine.weights.policy import Quant
+
 _DATA_DIR = platformdirs.user_data_path("tarsia")
 
 
@@ -38,8 +41,9 @@ class Settings:
     port: int = _setting(8080, "port to bind; 0 takes a free one")
     data_dir: Path = _setting(_DATA_DIR, "folder of the documents and collections; one process at a time")
     chat_model: str = _setting("smollm2-135m-instruct", "alias, folder or .gguf of the chat model")
-    chat_quant: Literal["f32", "bf16", "int8", "int4"] = _setting(
-        "int8", "weights of the chat model in memory: f32, bf16 (on a GPU), int8 or int4"
+    chat_quant: Literal["auto", "f32", "bf16", "int8", "int4"] = _setting(
+        "auto",
+        "weights of the chat model in memory: f32, bf16 (on a GPU), int8, int4; auto is as packed, or int8",
     )
     embedding_model: str = _setting("all-minilm-l6-v2", "alias or folder of the embedding model")
     rerank_model: str = _setting("", "alias or folder of the reranker; empty for none")
@@ -62,6 +66,11 @@ class Settings:
     access_log: Literal["common", "combined", "json", "off"] = _setting(
         "common", "common, combined, json or off"
     )
+
+    @property
+    def quant(self) -> "Quant | None":
+        """`chat_quant` as `Engine.load` takes it."""
+        return None if self.chat_quant == "auto" else self.chat_quant
 
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65535:

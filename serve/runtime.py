@@ -93,7 +93,7 @@ class Runtime:
             report(f"load {settings.chat_model}", 0, 1)
             chat = Engine.load(
                 settings.chat_model,
-                quant=settings.chat_quant,
+                quant=settings.quant,
                 max_slots=settings.max_slots,
                 max_context=settings.max_context,
                 max_queue=settings.max_queue,

@@ -236,9 +236,9 @@ class Generator:
             accepted_tokens=self._model.accepted,
         )
 
-    def warm(self, progress: Progress | None = None) -> None:
-        """Compiles the usual programs on the caller's thread; requests may come meanwhile."""
-        self._model.warm(progress)
+    def warm(self, progress: Progress | None = None, context: int | None = None) -> None:
+        """`StepModel.warm` on the caller's thread; requests may come meanwhile."""
+        self._model.warm(progress, context)
 
     def close(self) -> None:
         """Ends every request as "cancelled" and the thread with them. A second call does nothing."""

@@ -47,7 +47,7 @@ and with it every bit of its keys and values, depends on the position and the to
 not on the load, nor on what the prefix tree knew. On a CPU a program costs some 50 ms and 1 ms a token;
 256 at a time would be 15 % faster on long prompts, and twice the wait beside running streams."""
 WARM_CONTEXT = 512
-"""`warm` prepares for sequences up to this length; longer ones compile on the way."""
+"""`warm` prepares for sequences up to this length unless told otherwise; longer ones compile on the way."""
 KV_BYTES = 256 * 2**20
 """Default memory of the pool; one sequence of the whole context always fits."""
 
@@ -171,8 +171,8 @@ class DecoderStepModel:
         self._sequences.clear()
         self._pool, self._lost = None, False
 
-    def warm(self, progress: Progress | None = None) -> None:
-        self._programs.warm(self._usual(), self._rehearse, progress)
+    def warm(self, progress: Progress | None = None, context: int | None = None) -> None:
+        self._programs.warm(self._usual(context or WARM_CONTEXT), self._rehearse, progress)
 
     def _decode_rows(self, batch: Sequence[tuple[int, Table]]) -> list[Step]:
         feeds = self._feeds(batch)
@@ -222,8 +222,8 @@ class DecoderStepModel:
             self._pool, self._lost = after, False
         return best, logits
 
-    def _usual(self) -> Iterator[Key]:
-        lengths = [length for length in self._lengths if length <= WARM_CONTEXT] or self._lengths[:1]
+    def _usual(self, context: int) -> Iterator[Key]:
+        lengths = [length for length in self._lengths if length <= context] or self._lengths[:1]
         most = min(max(self._max_slots, 2 if self._lookahead else 1), self._rows[-1])
         rows = [size for size in self._rows if size < most] + [bucket(most, self._rows)]
         yield ("prefill", FIRST_CELLS[0], lengths[0])

@@ -118,5 +118,8 @@ class StepModel(Protocol):
     def reset(self) -> None:
         """Frees everything after an exception."""
 
-    def warm(self, progress: Progress | None = None) -> None:
-        """Compiles what most requests need. May run beside the other methods, on another thread."""
+    def warm(self, progress: Progress | None = None, context: int | None = None) -> None:
+        """Compiles what requests of up to `context` tokens need, or most of them where that is None.
+
+        May run beside the other methods, on another thread.
+        """

@@ -1,28 +1,22 @@
 """From a source of named tensors to a model's tree of parameters, names and shapes checked."""
 
 from collections.abc import Mapping
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
-import jax
 import jax.numpy as jnp
 
 from engine.errors import BadCheckpoint, UnsupportedModel
-from engine.ops.quant import QTensor, QuantKind
 from engine.weights.names import Rename, ignorable
+from engine.weights.policy import Policy, Quant
 from engine.weights.source import TensorSource
-
-Quant: TypeAlias = Literal["f32", "bf16", "int8", "int4"]
-"""What matrices are in memory. bf16 is for GPUs; a CPU multiplies it more slowly than f32."""
-
-_TABLES = ("embed", "head", "embed.word")
-"""Vocabulary tables: quantised, but never below int8; the logits feel them most."""
+from engine.weights.tree import Leaf, unflatten
 
 
 def build_params(
     source: TensorSource,
     shapes: Mapping[str, tuple[int, ...]],
     rename: Rename,
-    quant: Quant,
+    policy: Policy,
     ignored: tuple[str, ...] = (),
 ) -> dict[str, Any]:
     """The nested tree of parameters that `shapes` (dotted name -> shape) describes.
@@ -34,8 +28,8 @@ def build_params(
     """
     names = {name: rename(name) for name in shapes}
     _check(source, shapes, names, ignored)
-    flat = {name: _load(source, name, names[name], len(shapes[name]), quant) for name in shapes}
-    return unflatten(flat)
+    forms = {name: policy.form(name, len(shape)) for name, shape in shapes.items()}
+    return unflatten({name: _load(source, names[name], forms[name]) for name in shapes})
 
 
 def _check(
@@ -69,24 +63,8 @@ def _listed(names: list[str]) -> str:
     return ", ".join(repr(name[:100]) for name in names[:3]) + rest
 
 
-def _load(source: TensorSource, name: str, key: str, rank: int, quant: Quant) -> jax.Array | QTensor:
-    table = name in _TABLES
-    matrix = rank == 2 and (table or name.startswith("layers."))
-    if matrix and quant in ("int8", "int4"):
-        kind: QuantKind = "int8" if table else quant
-        return source.quantized(key, kind)
+def _load(source: TensorSource, key: str, form: Quant) -> Leaf:
+    if form == "int8" or form == "int4":
+        return source.quantized(key, form)
     found = jnp.asarray(source.array(key))
-    return found.astype(jnp.bfloat16) if matrix and quant == "bf16" else found
-
-
-def unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
-    """{"layers.0.q.weight": w} -> {"layers": [{"q": {"weight": w}}]}."""
-    tree: dict[str, Any] = {}
-    for name, value in flat.items():
-        *parents, leaf = name.split(".")
-        node = tree
-        for parent in parents:
-            node = node.setdefault(parent, {})
-        node[leaf] = value
-    layers = tree.pop("layers", {})
-    return {**tree, "layers": [layers[str(i)] for i in range(len(layers))]}
+    return found.astype(jnp.bfloat16) if form == "bf16" else found

@@ -1,9 +1,10 @@
 """`load_checkpoint`: a folder in Hugging Face layout or a GGUF file, as a model ready to run."""
 
 import math
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from engine.errors import BadCheckpoint, ModelNotFound, UnsupportedModel
 from engine.models import decoder, encoder
@@ -15,17 +16,19 @@ from engine.models.encoder_hf import HF_ARCHITECTURES as ENCODER_ARCHITECTURES
 from engine.models.encoder_hf import encoder_from_hf
 from engine.models.fields import Fields
 from engine.weights import families
-from engine.weights.build import Quant, build_params
 from engine.weights.colbert import ColbertSettings, colbert_settings, is_colbert
 from engine.weights.files import read_object, read_object_if_there, read_text
 from engine.weights.gguf import GgufSource
 from engine.weights.gguf_container import GgufFile
+from engine.weights.gguf_settings import FACTORS, SETTINGS
 from engine.weights.gguf_split import first_part, read_gguf_parts
-from engine.weights.identity import content_identity
-from engine.weights.names import ENCODER_HEADS, PROJECTION
+from engine.weights.loading import Tensors, Wish, is_packed
+from engine.weights.names import ENCODER_HEADS, PROJECTION, decoder_gguf
+from engine.weights.packed import PackedWeights
+from engine.weights.packed_cache import PackedCache
+from engine.weights.policy import Policy, Quant
 from engine.weights.pooling import Prompts, sentence_prompts, sentence_settings
 from engine.weights.safetensors import INDEX, SINGLE, SafetensorsSource
-from engine.weights.source import TensorSource
 
 if TYPE_CHECKING:
     from engine.text.tokenizer import Tokenizer
@@ -33,7 +36,6 @@ if TYPE_CHECKING:
 Kind: TypeAlias = Literal["decoder", "encoder", "reranker"]
 """A chat model, an embedding model, or an encoder that scores documents: by a head, or as ColBERT."""
 
-_FACTORS = ("rope_freqs", "rope_factors_short", "rope_factors_long")
 _MOST_FACTORS = 4096
 
 
@@ -42,6 +44,7 @@ class Checkpoint:
     """A loaded model. Immutable; `params` go to the functions of `engine.models`.
 
     Attributes:
+        quant: the usual form of its matrices; a policy's overrides differ.
         params: nested dict of float32 arrays and QTensors; see `models.decoder` and `models.encoder`.
         tokenizer: None where the folder has no tokenizer.json: token ids only.
         chat_template: Jinja source, untrusted; None where the model has none.
@@ -78,34 +81,43 @@ class Checkpoint:
             )
 
 
-def load_checkpoint(path: Path, *, quant: Quant = "f32") -> Checkpoint:
+def load_checkpoint(
+    path: Path,
+    *,
+    quant: Quant | None = None,
+    overrides: Sequence[str] = (),
+    cache: PackedCache | None = None,
+) -> Checkpoint:
     """Loads weights, configuration, tokenizer and chat template.
 
     Args:
-        path: a folder with config.json and safetensors, a .gguf file or a part of one, or a folder
-            with one .gguf, whole or in parts.
-        quant: how matrices stay in memory. "int8" takes Q8_0 tensors over exactly; "int4" Q4_0 and
-            Q4_1, and keeps the vocabulary tables in int8. Other tensors are requantised.
+        path: a folder with config.json and safetensors, a .gguf file or a part of one, a folder
+            with one .gguf, whole or in parts, or one that `packed_folder.save_packed` made.
+        quant: how matrices stay in memory; None is as they are packed, or else float32. "int8" takes
+            Q8_0 tensors over exactly; "int4" Q4_0 and Q4_1, and keeps the vocabulary tables in int8.
+            Other tensors are requantised.
+        overrides: other forms for some matrices, as `Policy.of` reads them.
+        cache: where quantised weights are kept for the next time.
 
     Raises:
         ModelNotFound, UnsupportedModel, BadCheckpoint: each with one line that names the file.
+        InvalidRequest: a form that does not exist, or an override that fits nothing.
     """
-    if quant not in get_args(Quant):
-        raise ValueError(f"quant must be one of {', '.join(get_args(Quant))}, not {quant!r}")
+    wish = Wish(Policy.of(quant or "f32", overrides) if quant or overrides else None, cache)
     if not path.exists():
         raise ModelNotFound(f"no model at {path}: `tarsia models list` shows what is there")
     if path.is_file():
         if path.suffix != ".gguf":
             raise UnsupportedModel(f"{path}: give the model's folder, or a .gguf file")
-        return _from_gguf(path, path.stem, quant)
-    if _has_safetensors(path):
-        return _from_folder(path, quant)
-    return _from_gguf(_only_gguf(path), path.name, quant)
+        return _from_gguf(path, path.stem, wish)
+    if _has_config(path):
+        return _from_folder(path, wish)
+    return _from_gguf(_only_gguf(path), path.name, wish)
 
 
 def checkpoint_kind(path: Path) -> Kind:
     """What a model is, read from its configuration alone; the errors are those of `load_checkpoint`."""
-    if _has_safetensors(path):
+    if _has_config(path):
         values = read_object(path / "config.json")
         config = _hf_config(path, values)
         if isinstance(config, EncoderConfig):
@@ -113,15 +125,10 @@ def checkpoint_kind(path: Path) -> Kind:
     return "decoder"
 
 
-def _projection(files: SafetensorsSource) -> int:
-    """How many numbers a token's vector has in a ColBERT checkpoint."""
-    if PROJECTION not in files.names() or len(files.shape(PROJECTION)) != 2:
-        raise BadCheckpoint(f"{files.label}: the weights lack ColBERT's matrix {PROJECTION!r}")
-    return files.shape(PROJECTION)[0]
-
-
-def _has_safetensors(path: Path) -> bool:
-    return (path / SINGLE).is_file() or (path / INDEX).is_file()
+def _has_config(path: Path) -> bool:
+    """Whether it is a folder in Hugging Face layout, and not one around a GGUF file."""
+    packed = is_packed(path) and (path / "config.json").is_file()
+    return packed or (path / SINGLE).is_file() or (path / INDEX).is_file()
 
 
 def _only_gguf(folder: Path) -> Path:
@@ -136,37 +143,52 @@ def _only_gguf(folder: Path) -> Path:
     )
 
 
-def _from_folder(folder: Path, quant: Quant) -> Checkpoint:
+def _from_folder(folder: Path, wish: Wish) -> Checkpoint:
     from engine.text.tokenizer import tokenizer_from_folder
 
     values = read_object(folder / "config.json")
     config = _hf_config(folder, values)
-    files = SafetensorsSource(folder)
-    source: TensorSource = files
+    files = wish.packed(folder) or SafetensorsSource(folder)
     if isinstance(config, EncoderConfig) and is_colbert(values):
-        config = replace(config, projection=_projection(files))
-    if isinstance(config, EncoderConfig):
-        shapes, ignored = encoder.parameter_shapes(config), ENCODER_HEADS
-        source, rename = families.encoder_hf(config, source)
-    else:
-        shapes = decoder.parameter_shapes(config)
-        ignored = ("lm_head.weight",) if config.tied else ()
-        source, rename = families.decoder_hf(config, source)
+        config = replace(config, projection=_projection(folder, files))
+    origin = files if isinstance(files, PackedWeights) else _hf_tensors(config, files)
+    weights = wish.load(origin, _shapes(config), _settings_files(folder))
     return Checkpoint(
         name=folder.name,
         path=folder,
         architecture=config.architecture,
         kind=checkpoint_kind(folder),
-        quant=quant,
+        quant=weights.quant,
         config=config,
-        params=build_params(source, shapes, rename, quant, ignored),
-        identity=content_identity(files.paths, _settings_files(folder)),
+        params=weights.params,
+        identity=weights.identity,
         tokenizer=tokenizer_from_folder(folder),
         chat_template=_folder_template(folder),
         eos_ids=_eos_ids(folder, values),
         colbert=colbert_settings(folder) if is_colbert(values) else None,
         prompts=sentence_prompts(folder) if isinstance(config, EncoderConfig) else Prompts(),
     )
+
+
+def _hf_tensors(config: DecoderConfig | EncoderConfig, files: SafetensorsSource) -> Tensors:
+    if isinstance(config, EncoderConfig):
+        return Tensors(files.paths, *families.encoder_hf(config, files), ENCODER_HEADS)
+    ignored = ("lm_head.weight",) if config.tied else ()
+    return Tensors(files.paths, *families.decoder_hf(config, files), ignored)
+
+
+def _shapes(config: DecoderConfig | EncoderConfig) -> dict[str, tuple[int, ...]]:
+    if isinstance(config, EncoderConfig):
+        return encoder.parameter_shapes(config)
+    return decoder.parameter_shapes(config)
+
+
+def _projection(folder: Path, files: SafetensorsSource | PackedWeights) -> int:
+    """How many numbers a token's vector has in a ColBERT checkpoint."""
+    name = "projection" if isinstance(files, PackedWeights) else PROJECTION
+    if name not in files.names() or len(files.shape(name)) != 2:
+        raise BadCheckpoint(f"{folder}: the weights lack ColBERT's matrix {name!r}")
+    return files.shape(name)[0]
 
 
 def _hf_config(folder: Path, values: dict[str, Any]) -> DecoderConfig | EncoderConfig:
@@ -214,13 +236,14 @@ def _eos_ids(folder: Path, config: dict[str, Any]) -> tuple[int, ...]:
     return tuple(i for i in ids if isinstance(i, int) and not isinstance(i, bool))
 
 
-def _from_gguf(path: Path, name: str, quant: Quant) -> Checkpoint:
+def _from_gguf(path: Path, name: str, wish: Wish) -> Checkpoint:
     from engine.text.tokenizer import tokenizer_from_gguf
 
     file = read_gguf_parts(path)
-    config = _gguf_config(file)
-    source, rename = families.decoder_gguf(config, GgufSource(file))
-    params = build_params(source, decoder.parameter_shapes(config), rename, quant)
+    packed = wish.packed(path.parent) if path.name == SETTINGS else None
+    config = _gguf_config(file, packed)
+    origin = packed or Tensors(file.paths, *families.decoder_gguf(config, GgufSource(file)))
+    weights = wish.load(origin, decoder.parameter_shapes(config), file.paths if packed else ())
     template = file.fields.get("tokenizer.chat_template")
     ends = (file.fields.get(f"tokenizer.ggml.{kind}_token_id") for kind in ("eos", "eot"))
     return Checkpoint(
@@ -228,24 +251,25 @@ def _from_gguf(path: Path, name: str, quant: Quant) -> Checkpoint:
         path=path,
         architecture=config.architecture,
         kind="decoder",
-        quant=quant,
+        quant=weights.quant,
         config=config,
-        params=params,
-        identity=content_identity(file.paths),
+        params=weights.params,
+        identity=weights.identity,
         tokenizer=tokenizer_from_gguf(file.fields) if "tokenizer.ggml.tokens" in file.fields else None,
         chat_template=template if isinstance(template, str) else None,
         eos_ids=tuple(dict.fromkeys(i for i in ends if isinstance(i, int))),
     )
 
 
-def _gguf_config(file: GgufFile) -> DecoderConfig:
+def _gguf_config(file: GgufFile, packed: PackedWeights | None) -> DecoderConfig:
     architecture = file.fields.get("general.architecture")
     if isinstance(architecture, str) and architecture not in GGUF_ARCHITECTURES:
         raise unsupported(architecture, GGUF_ARCHITECTURES)
-    factors = {
-        name: _factors(file, f"{name}.weight") for name in _FACTORS if f"{name}.weight" in file.tensors
-    }
-    return decoder_from_gguf(file.fields, file.tensors.keys(), str(file.path), factors)
+    factors = {name: _factors(file, f"{name}.weight") for name in FACTORS if f"{name}.weight" in file.tensors}
+    names: Collection[str] = file.tensors.keys()
+    if packed is not None:
+        names = [decoder_gguf()(name) for name in packed.names()]
+    return decoder_from_gguf(file.fields, names, str(file.path), factors)
 
 
 def _factors(file: GgufFile, name: str) -> tuple[float, ...]:

@@ -48,12 +48,13 @@ class GgufTensor:
 class GgufFile:
     """A GGUF file, or several that are one model: metadata as plain Python values, and tensors.
 
-    `path` is the first of `paths`.
+    `path` is the first of `paths`; `encoded` are the fields as they lie in the file, key and type too.
     """
 
     paths: tuple[Path, ...]
     fields: dict[str, Any]
     tensors: dict[str, GgufTensor]
+    encoded: dict[str, memoryview]
 
     @property
     def path(self) -> Path:
@@ -74,10 +75,11 @@ def read_gguf(path: Path) -> GgufFile:
     if version not in (2, 3):
         raise BadCheckpoint(f"{path}: GGUF version {version} is not known; 2 and 3 are (little-endian)")
     tensor_count, field_count = cursor.count(24), cursor.count(13)
-    fields = {}
+    fields, encoded = {}, {}
     for _ in range(field_count):
-        key = cursor.string()
+        start, key = cursor.offset, cursor.string()
         fields[key] = cursor.value(cursor.number("<I"))
+        encoded[key] = cursor.view[start : cursor.offset]
     infos = [_tensor_info(cursor) for _ in range(tensor_count)]
     alignment = fields.get("general.alignment", 32)
     if not isinstance(alignment, int) or not 0 < alignment <= 1 << 20:
@@ -87,7 +89,7 @@ def read_gguf(path: Path) -> GgufFile:
     tensors = {info[0]: _place(cursor, data[start:], *info) for info in infos}
     if len(tensors) != tensor_count:
         raise cursor.bad("two tensors have one name")
-    return GgufFile((path,), fields, tensors)
+    return GgufFile((path,), fields, tensors, encoded)
 
 
 class _Cursor:

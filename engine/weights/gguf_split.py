@@ -31,7 +31,7 @@ def read_gguf_parts(path: Path) -> GgufFile:
         )
     names = [f"{found['stem']}-{number:05d}-of-{count:05d}.gguf" for number in range(1, count + 1)]
     parts = [whole, *(read_gguf(_there(whole.path.with_name(name))) for name in names[1:])]
-    return GgufFile(tuple(part.path for part in parts), whole.fields, _joined(parts, count))
+    return GgufFile(tuple(part.path for part in parts), whole.fields, _joined(parts, count), whole.encoded)
 
 
 def _there(path: Path) -> Path:

@@ -7,37 +7,25 @@ Run: `python -m experiments.bench.fidelity [--tokens N]`.
 
 import argparse
 import os
-from functools import partial
+from collections.abc import Iterable
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
-from engine.generate.kv_pool import PoolShape, blocks_for, decode_attend
-from engine.models import decoder
-from engine.ops.jit import compile
+from engine.generate.fidelity import Logits, agreement, decode_logits, exact_logits
+from engine.quantization import SAMPLE_TEXT
 from engine.registry import resolve
 from engine.weights.checkpoint import load_checkpoint
 from experiments.bench.decode import MODEL, llama_logits
-
-TEXT = """The lighthouse stands on a rock two miles from the harbour. Its lamp was lit for the first time in
-1871, and until the war a keeper lived there with his family. He wound the clockwork every four hours, wrote
-down the weather, and rowed to the village on Saturdays for bread, oil and letters. When electricity came,
-the clockwork was taken out and the keeper went ashore. The light is now watched by a computer in the
-capital, which calls the coast guard when something breaks. In winter the waves reach the lowest window, and
-after a storm fishermen find the door blocked with seaweed. Children believe that the lamp answers when they
-wave a torch at it. A school wrote to the ministry to ask whether this was true. The answer was polite and
-long: the lamp turns once in twenty seconds, so that anyone who waits will think himself seen."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--tokens", type=int, default=180)
     options = parser.parse_args()
-    tokenizer = load_checkpoint(resolve(MODEL).path, quant="int4").tokenizer
-    tokens = list(tokenizer.encode(TEXT))[: options.tokens]
+    reference = load_checkpoint(resolve(MODEL).path, quant="f32")
+    tokens = reference.tokenizer.encode(SAMPLE_TEXT)[: options.tokens]
+    exact = [np.asarray(row) for row in exact_logits(reference.params, reference.config, tokens)]
     os.environ["TARSIA_OPS"] = "xla"
-    exact = stepwise("f32", tokens)
     report("int8, portable", stepwise("int8", tokens), exact)
     os.environ["TARSIA_OPS"] = ""
     for quant in ("int8", "int4"):
@@ -46,32 +34,14 @@ def main() -> None:
         report(f"llama.cpp {kind}", llama_logits(kind, tokens), exact)
 
 
-def stepwise(quant: str, tokens: list[int]) -> np.ndarray:
-    """Logits after each token (tokens, vocab)."""
+def stepwise(quant: str, tokens: list[int]) -> Iterable[Logits]:
     model = load_checkpoint(resolve(MODEL).path, quant=quant)
-    config = model.config
-    blocks = 1 + blocks_for(len(tokens))
-    pool = PoolShape(config.num_layers, config.num_kv_heads, config.head_dim, blocks).empty()
-    table = jnp.arange(1, blocks)[None]
-
-    def step(params, pool, token, position):
-        attend = decode_attend(config, position, table)
-        hidden, pool = decoder.run(params, config, token[:, None], position[:, None], attend, pool)
-        return decoder.logits(params, config, hidden[:, 0])[0], pool
-
-    run = compile(partial(step), donate_argnums=1)
-    found = []
-    for position, token in enumerate(tokens):
-        logits, pool = run(model.params, pool, jnp.asarray([token]), jnp.asarray([position]))
-        found.append(np.asarray(logits))
-    return np.stack(found)
+    return decode_logits(model.params, model.config, tokens)
 
 
-def report(name: str, logits: np.ndarray, exact: np.ndarray) -> None:
-    ours, reference = (np.asarray(jax.nn.log_softmax(x.astype(np.float32))) for x in (logits, exact))
-    divergence = (np.exp(reference) * (reference - ours)).sum(-1).mean()
-    same = (ours.argmax(-1) == reference.argmax(-1)).mean()
-    print(f"  {name:16s} KL {divergence:.5f}  top-1 {same:.3f}  ({len(exact)} tokens)", flush=True)
+def report(name: str, logits: Iterable[Logits], exact: list[np.ndarray]) -> None:
+    found = agreement(exact, logits)
+    print(f"  {name:16s} KL {found.kl:.5f}  top-1 {found.top1:.3f}  ({found.tokens} tokens)", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """All commands and their flags. What they do is in the module each one imports."""
 
+from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
@@ -32,6 +33,13 @@ Files = Annotated[
 ChatModel = Annotated[
     str | None, typer.Option("--model", help="Chat model: alias, folder or .gguf.", show_default=False)
 ]
+
+
+class Form(Enum):
+    """Forms that `tarsia models quantize` gives to matrices."""
+
+    int8 = "int8"
+    int4 = "int4"
 
 
 @app.command()
@@ -169,6 +177,58 @@ def models_remove(name: Annotated[str, typer.Argument(metavar="NAME", help="An i
     from serve.cli.models import run_remove
 
     run_remove(name)
+
+
+@models.command("quantize")
+def models_quantize(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Alias, folder or .gguf.")],
+    quant: Annotated[Form, typer.Option(help="Form of the matrices: groups of 32 with one scale each.")],
+    report: Annotated[
+        bool, typer.Option("--report", help="Compare with float32: error of matrices, KL, top-1 agreement.")
+    ] = False,
+    text: Annotated[
+        Path | None, typer.Option(help="Text to compare on (UTF-8).", show_default="a passage of ours")
+    ] = None,
+    tokens: Annotated[int, typer.Option(help="Most tokens of the text that are read.")] = 256,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Write a folder that loads at once.", show_default=False),
+    ] = None,
+    override: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PATTERN=FORM",
+            help="Another form for some, e.g. 'layers.*.down.weight=int8'; may be repeated.",
+            show_default=False,
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Quantise a model: say what it costs, or keep it packed in a folder, or both."""
+    from serve.cli.quantize import run
+
+    run(
+        model,
+        quant.value,
+        override or [],
+        report=report,
+        text=text,
+        tokens=tokens,
+        out=out,
+        as_json=as_json,
+    )
+
+
+@models.command("warm")
+def models_warm(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Alias, folder or .gguf.")],
+    as_json: AsJson = False,
+    config_file: ConfigFile = None,
+) -> None:
+    """Compile all that serving a model needs and keep it, so that the next start compiles nothing."""
+    from serve.cli.warm import run
+
+    run(model, config_file, as_json=as_json)
 
 
 @config.command("show")

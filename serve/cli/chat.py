@@ -26,7 +26,7 @@ def run(
     with stages() as stage:
         stage(f"load {settings.chat_model}", 0, 1)
         engine = Engine.load(
-            settings.chat_model, quant=settings.chat_quant, max_slots=1, max_context=settings.max_context
+            settings.chat_model, quant=settings.quant, max_slots=1, max_context=settings.max_context
         )
     history: list[Message] = [{"role": "system", "content": system}] if system else []
     try:

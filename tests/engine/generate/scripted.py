@@ -99,7 +99,7 @@ class ScriptedModel:
         self.sequences.clear()
         self.memory.clear()
 
-    def warm(self, progress: Progress | None = None) -> None:
+    def warm(self, progress: Progress | None = None, context: int | None = None) -> None:
         self.warmed = True
 
     def _decode_one(self, one: Written, table: Table) -> Step:

@@ -1,5 +1,7 @@
 """The slot cache gives what the model without a cache gives, in any order of slots and chunks."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -188,6 +190,24 @@ def test_warming_leaves_no_misses_for_usual_requests(parity: Parity):
         driven.prefill(slot, Opening(parity.prompt, sampling, 0))
         driven.decode(*range(slot + 1))
     assert driven.model.compile_misses == 0
+
+
+def test_warming_for_a_context_leaves_no_misses_up_to_it(parity: Parity):
+    config = parity.checkpoint.config
+    assert isinstance(config, DecoderConfig)
+    model = DecoderStepModel(parity.checkpoint.params, replace(config, max_context=1024), max_slots=1)
+    prompt = tuple(range(1, 61)) * 11
+    model.warm()
+    usual = Driven(model, blocks_each=model.blocks)
+    usual.prefill(0, Opening(prompt, GREEDY, 0))
+    assert model.compile_misses == 1
+    model.release(0)
+    model = DecoderStepModel(parity.checkpoint.params, replace(config, max_context=1024), max_slots=1)
+    model.warm(context=1024)
+    whole = Driven(model, blocks_each=model.blocks)
+    whole.prefill(0, Opening(prompt, GREEDY, 0))
+    whole.decode(0)
+    assert model.compile_misses == 0
 
 
 def test_a_miss_is_counted(parity: Parity):
