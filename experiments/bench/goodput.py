@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import itertools
 import json
+import math
 import os
 import random
 import socket
@@ -213,13 +214,18 @@ def report(results: dict[str, list[Round]], options: argparse.Namespace) -> None
         )
     pairs = list(zip(*results.values(), strict=True))
     ratios = {
-        "goodput": [_goodput(a, options) / max(_goodput(b, options), 1e-9) for a, b in pairs],
+        "goodput": [_ratio(_goodput(a, options), _goodput(b, options)) for a, b in pairs],
         "tokens a second": [a.throughput() / b.throughput() for a, b in pairs],
         "tokens a processor second": [b.cpu / a.cpu for a, b in pairs],
     }
     print("  " + ", ".join(f"{name} {statistics.median(found):.2f}x" for name, found in ratios.items()))
     if options.png:
         draw(results, options.png)
+
+
+def _ratio(a: float, b: float) -> float:
+    """Infinite where the other had no chat in time."""
+    return a / b if b else math.inf
 
 
 def _goodput(told: Round, options: argparse.Namespace) -> float:
