@@ -23,7 +23,7 @@ from engine.rerank.bi_encoder import rank_by_vectors
 from engine.rerank.cross_encoder import CrossEncoder
 from engine.rerank.late_interaction import LateInteraction
 from engine.rerank.ranking import Ranking
-from engine.text.prompt import encode_chat
+from engine.text.prompt import check_length, encode_chat
 from engine.text.template import ChatTemplate
 from engine.text.tokenizer import Tokenizer
 from engine.text.tool_calls import Tool
@@ -204,7 +204,11 @@ class Engine:
             messages: `{"role", "content"}`; an assistant's may have `tool_calls`, a list of
                 `{"function": {"name", "arguments": object}}`, and a `tool`'s is what one gave.
             tools: functions that the model is told of.
+
+        Raises InvalidRequest, or ContextLengthExceeded for what could not fit however it is split.
         """
+        texts = [messages, [(tool.name, tool.description, tool.parameters) for tool in tools]]
+        check_length(texts, self.tokenizer, self.max_context, "messages")
         return encode_chat(self._template, self.tokenizer, messages, tools=tools)
 
     @overload
@@ -227,9 +231,14 @@ class Engine:
         request = GenerationRequest(prompt, _sampling(sampling), constraint=constraint)
         return self.generator.stream(request) if stream else self.generator.generate(request)
 
+    def text_prompt(self, text: str) -> list[int]:
+        """Token ids of a plain prompt. Raises ContextLengthExceeded, as `chat_prompt`."""
+        check_length(text, self.tokenizer, self.max_context, "prompt")
+        return self.tokenizer.encode(text, add_special=True)
+
     def generate(self, prompt: str | Sequence[int], **sampling: Any) -> Completion:
         """Goes on from a plain prompt, text or token ids, with no chat template."""
-        ids = self.tokenizer.encode(prompt, add_special=True) if isinstance(prompt, str) else prompt
+        ids = self.text_prompt(prompt) if isinstance(prompt, str) else prompt
         return self.generator.generate(GenerationRequest(tuple(ids), _sampling(sampling)))
 
     def complete(self, messages: Sequence[Mapping[str, str]], *, max_tokens: int) -> str:

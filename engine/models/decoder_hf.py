@@ -39,7 +39,7 @@ def decoder_from_hf(values: Mapping[str, Any], source: str = "config.json") -> D
         num_kv_heads=fields.integer("num_key_value_heads", heads, low=1),
         head_dim=head_dim,
         max_context=_max_context(fields, rope),
-        norm_eps=fields.number("rms_norm_eps", 1e-6),
+        norm_eps=fields.number("rms_norm_eps", 1e-5 if architecture == "phi3" else 1e-6),
         rope=rope,
         windows=_windows(fields, architecture, layers),
         local_rope=local_rope,

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from itertools import count
 from typing import Any
 
-from engine.errors import InvalidRequest
+from engine.errors import ContextLengthExceeded, InvalidRequest
 from engine.text.template import ChatTemplate
 from engine.text.tokenizer import Tokenizer
 from engine.text.tool_calls import Tool, function_json, spoken
@@ -56,6 +56,30 @@ def encode_chat(
         else:
             raise InvalidRequest("a message holds control tokens of this model", param="messages")
     return ids
+
+
+def check_length(value: Any, tokenizer: Tokenizer, context: int, param: str) -> None:
+    """Refuses texts that `context` tokens cannot hold however long each is, without tokenising them.
+
+    A tokeniser takes a hundred bytes for a byte of text. `value` is a text, or anything that holds texts.
+
+    Raises:
+        ContextLengthExceeded: names `param`.
+    """
+    found, most = _characters(value), context * tokenizer.longest
+    if found > most:
+        raise ContextLengthExceeded(
+            f"the prompt has {found} characters, but the context holds {context} tokens, "
+            f"at most {most} characters: shorten it",
+            param=param,
+        )
+
+
+def _characters(value: Any) -> int:
+    if isinstance(value, str):
+        return len(value)
+    inner = value.values() if isinstance(value, Mapping) else value
+    return sum(map(_characters, inner)) if isinstance(value, (Mapping, list, tuple)) else 0
 
 
 def _pattern(controls: frozenset[str]) -> re.Pattern[str] | None:

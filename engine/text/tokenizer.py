@@ -75,6 +75,11 @@ class Tokenizer:
         return 1 + max(self._parsing.get_vocab(with_added_tokens=True).values(), default=-1)
 
     @cached_property
+    def longest(self) -> int:
+        """The most characters that one token stands for, at least."""
+        return max(map(len, self._parsing.get_vocab(with_added_tokens=True)), default=1)
+
+    @cached_property
     def special_ids(self) -> frozenset[int]:
         """Ids of the control tokens."""
         added = self._parsing.get_added_tokens_decoder()

@@ -113,7 +113,7 @@ def theirs(kind: str, batch: int, context: int, threads: int) -> Callable[[], ob
     """The same by llama.cpp, through its C interface; the argmax in NumPy."""
     import llama_cpp as lc
 
-    lc.llama_log_set(_silent(lc), None)
+    quiet()
     loading = lc.llama_model_default_params()
     loading.use_extra_bufts = PLAIN_LAYOUT not in os.environ
     model = lc.llama_model_load_from_file(str(_file(kind)).encode(), loading)
@@ -172,12 +172,26 @@ def _file(kind: str) -> Path:
     if kind == "Q4_1" or made.exists():
         return own if kind == "Q4_1" else made
     made.parent.mkdir(parents=True, exist_ok=True)
+    return requantised(own, getattr(lc, f"LLAMA_FTYPE_MOSTLY_{kind}"), made)
+
+
+def requantised(source: Path, file_type: int, target: Path) -> Path:
+    """`target`, made by llama.cpp's converter from `source`; `file_type` is one of LLAMA_FTYPE."""
+    import llama_cpp as lc
+
     params = lc.llama_model_quantize_default_params()
-    params.ftype, params.allow_requantize = getattr(lc, f"LLAMA_FTYPE_MOSTLY_{kind}"), True
-    begun = made.with_suffix(".part")
-    if lc.llama_model_quantize(str(own).encode(), str(begun).encode(), params) != 0:
-        raise RuntimeError(f"llama.cpp could not make {kind} of {own}")
-    return begun.rename(made)
+    params.ftype, params.allow_requantize = file_type, True
+    begun = target.with_suffix(".part")
+    if lc.llama_model_quantize(str(source).encode(), str(begun).encode(), params) != 0:
+        raise RuntimeError(f"llama.cpp could not convert {source}")
+    return begun.rename(target)
+
+
+def quiet() -> None:
+    """Sends llama.cpp's log nowhere."""
+    import llama_cpp as lc
+
+    lc.llama_log_set(_silent(lc), None)
 
 
 @functools.cache

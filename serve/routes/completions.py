@@ -80,7 +80,7 @@ def _prompt_ids(engine: "Engine", body: CompletionRequest) -> tuple[int, ...]:
     if isinstance(prompt, list) and isinstance(prompt[0], str):
         prompt = prompt[0]
     if isinstance(prompt, str):
-        return tuple(engine.tokenizer.encode(prompt, add_special=True))
+        return tuple(engine.text_prompt(prompt))
     return tuple(token for token in prompt if isinstance(token, int))
 
 

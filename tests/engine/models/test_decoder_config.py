@@ -123,6 +123,11 @@ def test_gemma2_caps_unless_told_not_to():
     assert read(model_type="llama", **caps).final_softcap is None
 
 
+@pytest.mark.parametrize(("family", "eps"), [("llama", 1e-6), ("gemma2", 1e-6), ("phi3", 1e-5)])
+def test_an_eps_that_is_left_out_is_that_of_the_family(family, eps):
+    assert read(model_type=family, rms_norm_eps=None).norm_eps == eps
+
+
 def test_phi3_keeps_its_first_context_beside_the_rope_table():
     longrope = {"type": "su", "short_factor": [1.0] * 8, "long_factor": [2.0] * 8}
     rope = read(model_type="phi3", rope_scaling=longrope, original_max_position_embeddings=64).rope

@@ -1,10 +1,10 @@
-"""The C++ of every library kernel under AddressSanitizer: it stays within its arrays, and swaps show."""
+"""The C++ of every library kernel under AddressSanitizer and UBSan: it is clean, and swaps show."""
 
 import pytest
 
 from dsl.lower import oracle
 from tests.dsl.kernels.catalogue import CASES, specialised
-from tests.dsl.targets.cpu.broken_sources import Sanitised
+from tests.dsl.targets.cpu.broken_sources import Mutated
 
 SAMPLE = ("flash_attention", "int4_linear", "kv_append")
 LEFT = {"flash_attention windowed": ["arguments swapped"]}
@@ -15,7 +15,7 @@ mask hides, which is more work for the same result. In the version without guard
 def unseen(name, folder):
     case = CASES[name]
     kernel, arrays = specialised(case, case.telling and case.telling())
-    left = Sanitised(kernel, arrays, folder).survivors(oracle.run(kernel, *arrays))
+    left = Mutated(kernel, arrays, folder).survivors(oracle.run(kernel, *arrays))
     return [each.what for each in left]
 
 
