@@ -15,8 +15,6 @@ from dsl.lower.host.windows import inner_conditions
 from dsl.lower.host.writer import Trusted, Writer
 from dsl.passes.cost import cost
 
-VERSION = 2
-"""Part of the key under which compiled kernels are kept; raise it when the emitted code changes."""
 WORTH_THREADS = 1 << 23
 """Bytes moved plus flops from which the grid is split over threads: some 0.3 ms of work."""
 
