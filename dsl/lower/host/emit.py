@@ -27,7 +27,9 @@ def emit(kernel: Kernel) -> str:
     if conditions:
         versions.append(_version(kernel, facts, "inner", frozenset(conditions)))
     scratch = max(bytes_ for _, bytes_ in versions)
-    header = ['#include "integer_dots.h"'] if any("Lanes " in text for text, _ in versions) else []
+    sources = "".join(text for text, _ in versions)
+    header = ['#include "integer_dots.h"'] if "Lanes " in sources else []
+    header += ['#include "turned_dots.h"'] if "Column " in sources else []
     parts = [*header, *_macros(kernel, scratch), *(text for text, _ in versions), _prepare(kernel)]
     return "\n".join([*parts, _programs(kernel, list(dict.fromkeys(conditions.values())))])
 

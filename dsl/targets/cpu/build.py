@@ -32,6 +32,7 @@ TIMEOUT = 120.0
 _HEADERS = (
     Path(host.__file__).with_name("prelude.h"),
     Path(host.__file__).with_name("integer_dots.h"),
+    Path(host.__file__).with_name("turned_dots.h"),
     Path(__file__).with_name("handler.h"),
 )
 Check = Callable[[Kernel, ctypes.CDLL], str | None]
