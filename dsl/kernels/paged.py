@@ -37,7 +37,11 @@ def paged_decode_attention(
     length, heads = lengths[row], tile(pid(1) * group, group)
     scaled = q[row, heads, :].f32 * (dim**-0.5 if scale is None else scale)
 
-    def step(j: Expr, carry: tuple[Expr, Expr, Expr]) -> tuple[Expr, Expr, Expr]:
+    def whole(j: Expr, carry: tuple[Expr, Expr, Expr]) -> tuple[Expr, Expr, Expr]:
+        block = table[row, j]
+        return Softmax(*carry).add(dot(scaled, k[block, shared, :, :]), v[block, shared, :, :].f32)
+
+    def masked(j: Expr, carry: tuple[Expr, Expr, Expr]) -> tuple[Expr, Expr, Expr]:
         some, block = tile(j * size, size), table[row, j]
         positions = some.cols()
         scores = where(positions < length, dot(scaled, k[block, shared, :, :]), MASKED)
@@ -51,5 +55,10 @@ def paged_decode_attention(
     first: Expr | int = 0
     if window is not None:
         first = minimum(maximum((length - window) // size, 0), last - 1)
-    _, total, mixed = loop(first, last, step, Softmax.start(group, dim), max_trip=width)
+    # Without a window nothing in the blocks before a sequence's last needs a mask.
+    early = masked if window is not None else whole
+    carry = Softmax.start(group, dim)
+    if width > 1:
+        carry = loop(first, last - 1, early, carry, max_trip=width - 1)
+    _, total, mixed = masked(last - 1, carry)
     o[row, heads, :] = mixed / total

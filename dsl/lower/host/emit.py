@@ -15,8 +15,6 @@ from dsl.lower.host.windows import inner_conditions
 from dsl.lower.host.writer import Trusted, Writer
 from dsl.passes.cost import cost
 
-VERSION = 2
-"""Part of the key under which compiled kernels are kept; raise it when the emitted code changes."""
 WORTH_THREADS = 1 << 23
 """Bytes moved plus flops from which the grid is split over threads: some 0.3 ms of work."""
 
@@ -29,7 +27,9 @@ def emit(kernel: Kernel) -> str:
     if conditions:
         versions.append(_version(kernel, facts, "inner", frozenset(conditions)))
     scratch = max(bytes_ for _, bytes_ in versions)
-    header = ['#include "integer_dots.h"'] if any("Lanes " in text for text, _ in versions) else []
+    sources = "".join(text for text, _ in versions)
+    header = ['#include "integer_dots.h"'] if "Lanes " in sources else []
+    header += ['#include "turned_dots.h"'] if "Column " in sources else []
     parts = [*header, *_macros(kernel, scratch), *(text for text, _ in versions), _prepare(kernel)]
     return "\n".join([*parts, _programs(kernel, list(dict.fromkeys(conditions.values())))])
 

@@ -1,5 +1,8 @@
 """Windows read from memory: direct, scalar, of nibbles, and guarded at the edges of a Ref."""
 
+import math
+from dataclasses import replace
+
 from dsl.ir.ops import Index, Load, Span
 from dsl.ir.types import NIBBLES
 from dsl.lower.host import names
@@ -7,11 +10,16 @@ from dsl.lower.host.nest import offset
 from dsl.lower.host.windows import Window, ref_strides, whole_groups, window
 from dsl.lower.host.writer import Base, Writer
 
+ABSENT = 1 << 15
+"""Bytes of zeros that `prelude.h` keeps for windows outside of their Ref."""
+
 
 def load(w: Writer, op: Load) -> None:
     """Reads a scalar or a guarded window into a variable or array; other windows where they are used."""
     value = op.result
     base = base_of(w, op.ref, op.index, value.id)
+    if _whole_or_absent(base.window, op):
+        base = _or_absent(w, op, base)
     w.bases[value.id] = base
     if value.id in w.in_place:
         return
@@ -42,6 +50,30 @@ def base_of(w: Writer, ref_name: str, index: Index, key: int) -> Base:
     return Base(found, pointer)
 
 
+def _whole_or_absent(found: Window, op: Load) -> bool:
+    """True for a tile whose guards are of single positions, so that all of it is inside or nothing is."""
+    if not found.guarded or op.result.is_scalar or found.ref.dtype in NIBBLES or op.other != 0:
+        return False
+    if any(isinstance(op.index[axis], Span) for axis in found.guarded):
+        return False
+    last = sum((size - 1) * stride for size, stride in zip(found.sizes, found.strides, strict=True))
+    return (last + 1) * found.ref.nbytes <= ABSENT * math.prod(found.ref.shape)
+
+
+def _or_absent(w: Writer, op: Load, base: Base) -> Base:
+    """The same window without guards: it reads where it lies, or zeros."""
+    found, pointer = base.window, f"a{op.result.id}"
+    kind = f"const {names.STORED[found.ref.dtype]} *"
+    tests = [_inside(w, op, found, axis) for axis in found.guarded]
+    w.say(f"{kind}const {pointer} = {' && '.join(tests)} ? {base.pointer} : ({kind})absent;")
+    return Base(replace(found, guarded=()), pointer)
+
+
+def _inside(w: Writer, op: Load, found: Window, axis: int) -> str:
+    start = w.arrays[op.index[axis].start.id]
+    return f"{start} >= 0 && {start} < {found.ref.shape[axis]}"
+
+
 def raw(w: Writer, op: Load, base: Base) -> str:
     """One element, wherever it lies."""
     ref = base.window.ref
@@ -63,8 +95,7 @@ def scalar_load(w: Writer, op: Load, base: Base) -> None:
     name = f"s{value.id}"
     text = raw(w, op, base)
     for axis in base.window.guarded:
-        start = w.arrays[op.index[axis].start.id]
-        inside = f"{start} >= 0 && {start} < {base.window.ref.shape[axis]}"
+        inside = _inside(w, op, base.window, axis)
         text = f"({inside} ? {text} : {names.constant(op.other, value.dtype)})"
     w.say(f"const {names.c_type(value.dtype)} {name} = {text};")
     w.arrays[value.id] = name

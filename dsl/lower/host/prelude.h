@@ -9,6 +9,9 @@
 
 #define INLINE static inline __attribute__((always_inline))
 
+// Where a window reads that lies outside of its Ref as a whole: never written.
+alignas(64) static unsigned char absent[1 << 15];
+
 INLINE float as_float(uint32_t bits) { float x; memcpy(&x, &bits, 4); return x; }
 INLINE uint32_t as_bits(float x) { uint32_t bits; memcpy(&bits, &x, 4); return bits; }
 
@@ -202,7 +205,9 @@ static void dot(const float *__restrict a, long as, const float *__restrict b, l
                 long M, long N, long K) {
   long i = 0;
   for (; i + 4 <= M; i += 4) dot_rows<4>(a + i * as, as, b, bs, o + i * N, N, N, K);
-  for (; i < M; i++) dot_rows<1>(a + i * as, as, b, bs, o + i * N, N, N, K);
+  if (M - i == 3) dot_rows<3>(a + i * as, as, b, bs, o + i * N, N, N, K);
+  if (M - i == 2) dot_rows<2>(a + i * as, as, b, bs, o + i * N, N, N, K);
+  if (M - i == 1) dot_rows<1>(a + i * as, as, b, bs, o + i * N, N, N, K);
 }
 
 // o (M, N) = a (M, K) @ b (N, K)^T: by rows for a few of them, else after transposing into `turned` (K, N).

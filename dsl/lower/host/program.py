@@ -1,15 +1,16 @@
 """One version of the code of a program: each op to the emitter of its kind."""
 
 from collections.abc import Iterable
+from contextlib import nullcontext
 
 from dsl.ir.ops import AtomicAdd, Dot, Load, Loop, Op, Pid, Reduce, Store
 from dsl.ir.types import Value
-from dsl.lower.host import names
+from dsl.lower.host import names, turned
 from dsl.lower.host.dots import dot
 from dsl.lower.host.loads import load
 from dsl.lower.host.loops import advance, carry
 from dsl.lower.host.reduces import reduce
-from dsl.lower.host.running import add, begin, end, row_sums
+from dsl.lower.host.running import TURNED_ROWS, RowSum, add, begin, end, row_sums, rows_at_once, total_name
 from dsl.lower.host.stores import write
 from dsl.lower.host.writer import Writer
 
@@ -63,18 +64,53 @@ def scalar(w: Writer, op: Op, value: Value) -> None:
 
 def loop(w: Writer, op: Loop) -> None:
     sums = row_sums(w, op)
-    begin(w, sums)
-    apart = {each.carry for each in sums}
-    for value, final, init in zip(op.carries, op.finals, op.init, strict=True):
-        if value not in apart:
-            carry(w, value, init)
-            w.arrays[final.id] = w.arrays[value.id]
-    lo, hi = w.arrays[op.lo.id], w.arrays[op.hi.id]
-    most = "" if op.max_trip is None else f" && s{op.induction.id} < {lo} + {op.max_trip}L"
-    head = f"for (int s{op.induction.id} = {lo}; s{op.induction.id} < {hi}{most}; s{op.induction.id}++)"
-    w.arrays[op.induction.id] = f"s{op.induction.id}"
-    with w.braces(head):
+    for each in sums:
+        w.array(each.final)
+    if not turned.suits(w, sums):
+        passes(w, op, sums)
+    else:
+        w.say(f"#ifdef {turned.MACRO}")
+        before = w.known()
+        turned_passes(w, op, sums)
+        w.restore(before)
+        w.say("#else")
+        passes(w, op, sums)
+        w.say("#endif")
+    for each in sums:
+        w.arrays[each.final.id] = total_name(each)
+
+
+def passes(w: Writer, op: Loop, sums: list[RowSum]) -> None:
+    """The loop with its sums in lanes; a loop of tall sums once for every few of their rows."""
+    rows = rows_at_once(sums)
+    tall = any(each.carry.shape[0] > rows for each in sums)
+    first = f"f{op.induction.id}" if tall else "0"
+    repeat = w.braces(f"for (long {first} = 0; {first} < {TURNED_ROWS}; {first} += {rows})")
+    with repeat if tall else nullcontext():
+        begin(w, sums, rows)
+        apart = {each.carry for each in sums}
+        for value, final, init in zip(op.carries, op.finals, op.init, strict=True):
+            if value not in apart:
+                carry(w, value, init)
+                w.arrays[final.id] = w.arrays[value.id]
+        with w.braces(_head(w, op)):
+            block(w, op.body)
+            add(w, sums, rows, first)
+            advance(w, op)
+        end(w, sums, rows, first)
+
+
+def turned_passes(w: Writer, op: Loop, sums: list[RowSum]) -> None:
+    """The loop with its sums, its only carries, as one vector a total."""
+    turned.begin(w, sums)
+    with w.braces(_head(w, op)):
         block(w, op.body)
-        add(w, sums)
-        advance(w, op)
-    end(w, sums)
+        turned.add(w, sums)
+    turned.end(w, sums)
+
+
+def _head(w: Writer, op: Loop) -> str:
+    lo, hi, name = w.arrays[op.lo.id], w.arrays[op.hi.id], f"s{op.induction.id}"
+    most = "" if op.max_trip is None else f" && {name} < {lo} + {op.max_trip}L"
+    w.arrays[op.induction.id] = name
+    return f"for (int {name} = {lo}; {name} < {hi}{most}; {name}++)"

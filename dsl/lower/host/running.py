@@ -4,6 +4,8 @@ What a decode step spends its time in: a loop that adds `(w.i32 * x.i32).sum(1).
 totals. Taken as written, every pass would sum across a vector for each row. Here each row of the total is
 a vector of partial sums that a processor's dot instruction fills (`integer_dots.h`), scaled and added as
 floats. The order of the additions depends on the columns alone, never on how many rows there are.
+Totals of `TURNED_ROWS` rows are for `turned`, where a processor and the windows suit it; elsewhere the loop
+runs for a few of the rows at a time.
 """
 
 from collections import Counter
@@ -15,8 +17,12 @@ from dsl.ir.types import NIBBLE_GROUP, NIBBLES, Storage, Value
 from dsl.lower.host.windows import whole_groups, window
 from dsl.lower.host.writer import Writer
 
+LANES = 16
+"""Most lanes of totals at a time: each is a register."""
 ROWS = 8
-"""Most rows of a total: each is a register."""
+"""Most rows of a total at a time."""
+TURNED_ROWS = 16
+"""Rows of a total that may be more than that, if a loop has no other carries."""
 LEFT: tuple[Storage, ...] = ("i8", "u8", "i4", "u4")
 
 
@@ -49,7 +55,19 @@ def row_sums(w: Writer, loop: Loop) -> list[RowSum]:
             found.append(RowSum(carry, loop.finals[place], loop.init[place], left, right, factors, hidden))
     used = Counter(load.result.id for each in found for load in (each.left, *each.right))
     alone = all(w.uses.count(number) == count for number, count in used.items())
+    tall = any(each.carry.shape[0] > ROWS for each in found)
+    if tall and (len(found) < len(loop.carries) or not all(op.results for op in loop.body)):
+        return []
     return found if alone else []
+
+
+def rows_at_once(sums: list[RowSum]) -> int:
+    """Rows of the totals that the lanes hold at a time; of a tall total a power of two, which divides it."""
+    rows = max((each.carry.shape[0] for each in sums), default=1)
+    if rows <= ROWS:
+        return rows
+    most = max(1, min(ROWS, LANES // len(sums)))
+    return 1 << most.bit_length() - 1
 
 
 Grown = tuple[Load, tuple[Load, ...], tuple[Value, ...], frozenset[int]]
@@ -57,7 +75,9 @@ Grown = tuple[Load, tuple[Load, ...], tuple[Value, ...], frozenset[int]]
 
 def _grown(w: Writer, inside: dict[int, Op], carry: Value, after: Value) -> Grown | None:
     added = inside.get(after.id)
-    if carry.dtype != "f32" or len(carry.shape) != 2 or carry.shape[1] != 1 or carry.shape[0] > ROWS:
+    if carry.dtype != "f32" or len(carry.shape) != 2 or carry.shape[1] != 1:
+        return None
+    if carry.shape[0] > ROWS and carry.shape[0] != TURNED_ROWS:
         return None
     if not isinstance(added, Binary) or added.kind != "add" or carry not in (added.left, added.right):
         return None
@@ -150,29 +170,35 @@ def _readable(w: Writer, op: Load, dtypes: tuple[Storage, ...], guarded_rows: bo
     return not place.guarded or (guarded_rows and by_rows)
 
 
-def begin(w: Writer, sums: list[RowSum]) -> None:
-    """Declares the lanes, and leaves to `add` what the loop's ops would compute."""
+def hide(w: Writer, sums: list[RowSum]) -> None:
+    """Leaves to `add` what the loop's ops would compute."""
     for each in sums:
-        for row in range(each.carry.shape[0]):
-            w.say(f"Lanes {_lanes(each, row)} = no_lanes();")
         w.hidden |= each.hidden
         w.in_place |= {load.result.id for load in (each.left, *each.right)}
 
 
-def add(w: Writer, sums: list[RowSum]) -> None:
-    """One pass: each row of each window of weights is read once, and meets the activations of all sums."""
+def begin(w: Writer, sums: list[RowSum], rows: int) -> None:
+    """Declares the lanes of `rows` rows."""
+    hide(w, sums)
+    for each in sums:
+        for row in range(min(rows, each.carry.shape[0])):
+            w.say(f"Lanes {_lanes(each, row)} = no_lanes();")
+
+
+def add(w: Writer, sums: list[RowSum], rows: int, first: str) -> None:
+    """One pass for `rows` rows from `first`: each row of weights is read once, for the activations of all."""
     for right in dict.fromkeys(each.right for each in sums):
         for chunk in range(right[0].result.shape[1] // NIBBLE_GROUP):
             places = [f"{w.bases[load.result.id].pointer} + {chunk * NIBBLE_GROUP}" for load in right]
             w.say(f"const auto {_right(right, chunk)} = right_of({', '.join(places)});")
     for left in dict.fromkeys(each.left for each in sums):
         mine = [each for each in sums if each.left == left]
-        for row in range(left.result.shape[0]):
-            with w.braces(_inside(w, left, row)):
-                _add_row(w, left, row, mine)
+        for row in range(min(rows, left.result.shape[0])):
+            with w.braces(_inside(w, left, f"{first} + {row}")):
+                _add_row(w, left, row, first, mine)
 
 
-def _inside(w: Writer, left: Load, row: int) -> str:
+def _inside(w: Writer, left: Load, row: str) -> str:
     """A condition on the row where its window is guarded: outside, nothing is added."""
     base = w.bases[left.result.id].window
     tests = []
@@ -182,37 +208,39 @@ def _inside(w: Writer, left: Load, row: int) -> str:
     return f"if ({' && '.join(tests)})" if tests else ""
 
 
-def _add_row(w: Writer, left: Load, row: int, sums: list[RowSum]) -> None:
+def _add_row(w: Writer, left: Load, row: int, first: str, sums: list[RowSum]) -> None:
     base = w.bases[left.result.id]
     dtype = base.window.ref.dtype
     bits = 2 if dtype in NIBBLES else 1
-    w.say(f"const long r = {row}; (void)r;")
+    w.say(f"const long r = {first} + {row}; (void)r;")
     nest = w.nest()
     factors = [" * ".join(nest.element(f) for f in each.factors) or "1.0f" for each in sums]
     w.say_all([*nest.rows, *nest.cells])
+    stride = base.window.strides[0] // bits
     for chunk in range(left.result.shape[1] // NIBBLE_GROUP):
-        start = (row * base.window.strides[0] + chunk * NIBBLE_GROUP) // bits
-        w.say(f"const Left w{chunk} = left_{dtype}({base.pointer} + {start}L);")
-        ahead = start + left.result.shape[0] * base.window.strides[0] // bits
-        w.say(f"__builtin_prefetch({base.pointer} + {ahead}L);")
+        place = f"{base.pointer} + r * {stride}L + {chunk * NIBBLE_GROUP // bits}L"
+        w.say(f"const Left w{chunk} = left_{dtype}({place});")
+        w.say(f"__builtin_prefetch({place} + {left.result.shape[0] * stride}L);")
         for each, factor in zip(sums, factors, strict=True):
             lanes, x = _lanes(each, row), _right(each.right, chunk)
             w.say(f"{lanes} = scaled_add({lanes}, dot_of(w{chunk}, {x}), {factor});")
 
 
-def end(w: Writer, sums: list[RowSum]) -> None:
+def end(w: Writer, sums: list[RowSum], rows: int, first: str) -> None:
     """Joins the lanes of each row and adds what the total began as."""
     for each in sums:
-        name = w.array(each.final)
-        for row in range(each.final.shape[0]):
+        for row in range(min(rows, each.carry.shape[0])):
             with w.braces(""):
-                w.say(f"const long r = {row}; (void)r;")
+                w.say(f"const long r = {first} + {row}; (void)r;")
                 nest = w.nest()
-                first = nest.element(each.init)
-                w.say_all(
-                    [*nest.rows, *nest.cells, f"{name}[{row}] = {first} + joined({_lanes(each, row)});"]
-                )
-        w.arrays[each.final.id] = name
+                start = nest.element(each.init)
+                joined = f"{total_name(each)}[r] = {start} + joined({_lanes(each, row)});"
+                w.say_all([*nest.rows, *nest.cells, joined])
+
+
+def total_name(each: RowSum) -> str:
+    """The array of a total after its loop."""
+    return f"v{each.final.id}"
 
 
 def _lanes(each: RowSum, row: int) -> str:

@@ -29,6 +29,9 @@ class Base:
     pointer: str
 
 
+Known = tuple[dict[int, str], dict[int, Op], dict[int, Base], set[int], set[int]]
+
+
 class Writer:
     """Lines of C++ and where values live.
 
@@ -53,6 +56,13 @@ class Writer:
         self.lines: list[str] = []
         self.depth = 1
         self.counter = 0
+
+    def known(self) -> "Known":
+        """What is known of values so far, to emit a second version of the code that follows."""
+        return dict(self.arrays), dict(self.lazy), dict(self.bases), set(self.hidden), set(self.in_place)
+
+    def restore(self, known: "Known") -> None:
+        self.arrays, self.lazy, self.bases, self.hidden, self.in_place = known
 
     def say(self, line: str) -> None:
         self.lines.append(line if line.startswith("#") else "  " * self.depth + line)

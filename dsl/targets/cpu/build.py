@@ -19,7 +19,7 @@ from jaxlib import version as jaxlib_version
 
 import dsl.lower.host as host
 from dsl.ir.ops import Kernel
-from dsl.lower.host.emit import VERSION, emit
+from dsl.lower.host.emit import emit
 from dsl.runtime.cache import default_folder, key_of, opened
 from dsl.runtime.profile import PROFILE, CheckFailed, Compiled, Kind
 
@@ -32,6 +32,7 @@ TIMEOUT = 120.0
 _HEADERS = (
     Path(host.__file__).with_name("prelude.h"),
     Path(host.__file__).with_name("integer_dots.h"),
+    Path(host.__file__).with_name("turned_dots.h"),
     Path(__file__).with_name("handler.h"),
 )
 Check = Callable[[Kernel, ctypes.CDLL], str | None]
@@ -86,8 +87,10 @@ def _run(command: list[str], what: str, timeout: float) -> str:
 
 
 @functools.cache
-def _headers() -> str:
-    return "\n".join(path.read_text() for path in _HEADERS)
+def _emitter() -> str:
+    """A digest of all that turns a kernel into a library: a change of it makes every kernel anew."""
+    emitters = sorted(Path(host.__file__).parent.glob("*.py"))
+    return key_of(*(path.read_text() for path in (*emitters, *_HEADERS)))
 
 
 def source(kernel: Kernel) -> str:
@@ -100,11 +103,10 @@ def key(kernel: Kernel, used: Compiler) -> str:
     parts = (
         str(kernel),
         "cpu",
-        str(VERSION),
         used.identity,
         *used.flags,
         jaxlib_version.__version__,
-        _headers(),
+        _emitter(),
     )
     return key_of(*parts)
 

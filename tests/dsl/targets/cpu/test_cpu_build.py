@@ -1,6 +1,7 @@
 """Around the compiler: none, a broken emitter, a damaged or contested cache, a killed compile."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import dsl.lower.host as host
 from dsl import BackendError
 from dsl.kernels.softmax import softmax
 from dsl.lower.host import names
@@ -100,3 +102,16 @@ def test_a_miscompiled_kernel_fails_its_check_and_stays_disabled(tmp_path, monke
         reason = CpuTarget().refuses(kernel)
     assert reason is not None and "self-check failed" in reason and "of o are wrong" in reason
     assert CpuTarget().refuses(kernel) == reason  # the verdict is on disk
+
+
+def test_a_change_of_the_emitter_makes_kernels_anew(tmp_path, monkeypatch):
+    changed = tmp_path / "host"
+    shutil.copytree(Path(host.__file__).parent, changed)
+    kernel, used = softmax.ir(X, target="cpu"), build.compiler()
+    before = build.key(kernel, used)
+    with (changed / "running.py").open("a") as emitter:
+        emitter.write("# another thought\n")
+    monkeypatch.setattr(host, "__file__", str(changed / "__init__.py"))
+    build._emitter.cache_clear()
+    assert build.key(kernel, used) != before
+    build._emitter.cache_clear()
