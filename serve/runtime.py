@@ -139,11 +139,17 @@ class Runtime:
         return [ModelInfo(engine.name, kind, self._started) for engine, kind in loaded if engine is not None]
 
     def chat_engine(self, name: str | None) -> Engine:
-        """The chat model, of that name if one is given. Raises ModelNotFound, or UnsupportedInput for another kind."""
+        """The chat model, of that name if one is given.
+
+        Raises ModelNotFound, or UnsupportedInput for a model of another kind.
+        """
         return self._engine(name, self._chat, "chat")
 
     def embedding_engine(self, name: str | None) -> Engine:
-        """The embedding model, of that name if one is given. Raises ModelNotFound, or UnsupportedInput for another kind."""
+        """The embedding model, of that name if one is given.
+
+        Raises ModelNotFound, or UnsupportedInput for a model of another kind.
+        """
         return self._engine(name, self._embedding, "embedding")
 
     def rerank_engine(self, name: str | None) -> Engine:
