@@ -8,6 +8,7 @@ import pytest
 
 from engine import Engine
 from engine.errors import ContextLengthExceeded
+from engine.text.prompt import check_length
 from engine.text.tool_calls import Tool
 
 HUGE = {
@@ -52,7 +53,8 @@ def test_what_could_fit_is_tokenised_and_counted(chat: Engine) -> None:
         chat.generate("word " * (2048 * longest // 5), max_tokens=1)
 
 
-def test_a_prompt_that_fills_the_context_with_the_longest_token_is_taken(chat: Engine) -> None:
-    text = max((chat.token_bytes(token).decode("utf-8", "ignore") for token in range(49_000)), key=len)
-    assert len(text) > 60
-    chat.generate(text * (2000 // max(len(chat.tokenizer.encode(text)), 1)), max_tokens=1)
+def test_a_context_full_of_the_longest_token_is_taken(chat: Engine) -> None:
+    whole = [chat.token_bytes(token).decode("utf-8", "replace") for token in range(chat.tokenizer.vocab_size)]
+    text = max(whole, key=len) * 2048
+    assert len(text) > 100_000
+    check_length(text, chat.tokenizer, 2048, "prompt")

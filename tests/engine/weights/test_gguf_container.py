@@ -114,3 +114,22 @@ def test_changed_header_bytes_load_or_raise_our_error_and_nothing_else(good, tmp
         load_checkpoint(path)
     except TarsiaError as error:
         assert "\n" not in str(error)
+
+
+@pytest.mark.soak
+def test_thousands_of_damaged_files_load_or_raise_our_error_and_nothing_else(good, tmp_path):
+    header_end = good.rindex(b"output_norm.weight") + 64
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for seed in range(3000):
+        rng, changed = np.random.default_rng(seed), bytearray(good)
+        for _ in range(rng.integers(1, 4)):
+            changed[rng.integers(0, header_end)] ^= 1 << rng.integers(0, 8)
+        kept = len(good) if rng.random() < 0.8 else rng.integers(0, len(good))
+        path = tmp_path / f"{seed}.gguf"
+        path.write_bytes(changed[:kept])
+        try:
+            load_checkpoint(path)
+        except TarsiaError as error:
+            assert "\n" not in str(error)
+        path.unlink()  # a new file each time: an older one may still be mapped
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500_000
