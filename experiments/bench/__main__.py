@@ -3,7 +3,10 @@
 import subprocess
 import sys
 
-BENCHMARKS = ("chat", "decode", "generation", "embed", "qa", "store", "startup", "dsl")
+BENCHMARKS = (
+    *("chat", "decode", "prefill", "goodput", "generation", "fidelity", "agreement"),
+    *("embed", "qa", "store", "startup", "dsl"),
+)
 
 
 def main() -> int:

@@ -21,9 +21,9 @@ import numpy as np
 
 from engine import Engine
 from engine.pull import pull
+from engine.quantization import SAMPLE_TEXT as TEXT
 from engine.text.template import ChatTemplate
-from experiments.bench.decode import quiet, requantised
-from experiments.bench.fidelity import TEXT
+from experiments.bench.llama import quiet, requantised
 
 MODELS = ("smollm2-135m-instruct", "qwen2.5-coder-0.5b-instruct", "gemma-3-270m")
 TIE = 0.05

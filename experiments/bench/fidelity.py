@@ -15,7 +15,8 @@ from engine.generate.fidelity import Logits, agreement, decode_logits, exact_log
 from engine.quantization import SAMPLE_TEXT
 from engine.registry import resolve
 from engine.weights.checkpoint import load_checkpoint
-from experiments.bench.decode import MODEL, llama_logits
+from experiments.bench.llama import Llama
+from experiments.bench.peers import SMOLLM2 as MODEL
 
 
 def main() -> None:
@@ -37,6 +38,14 @@ def main() -> None:
 def stepwise(quant: str, tokens: list[int]) -> Iterable[Logits]:
     model = load_checkpoint(resolve(MODEL).path, quant=quant)
     return decode_logits(model.params, model.config, tokens)
+
+
+def llama_logits(kind: str, tokens: list[int]) -> Iterable[Logits]:
+    """llama.cpp's logits after each token, fed one by one."""
+    llama = Llama(MODEL, kind, 1, 512, 1)
+    for place, token in enumerate(tokens):
+        llama.feed([(token, place, 0, True)])
+        yield llama.logits(0).copy()
 
 
 def report(name: str, logits: Iterable[Logits], exact: list[np.ndarray]) -> None:

@@ -29,9 +29,10 @@ from typing import Any
 import httpx2
 import psutil
 
-from experiments.bench.decode import _file as model_file
+from experiments.bench.llama import model_file
 from experiments.bench.llama_server import llama_server
 from experiments.bench.measure import machine
+from experiments.bench.peers import SMOLLM2
 
 SENTENCE = (
     "The keeper of the northern lamp wrote down the wind, the height of the sea and every vessel that passed "
@@ -262,7 +263,7 @@ def ours(data: str, options: argparse.Namespace) -> Iterator[Server]:
     port = free_port()
     environ = {
         **os.environ,
-        **{"TARSIA_CHAT_MODEL": str(model_file("Q8_0")), "TARSIA_CHAT_QUANT": "int8"},
+        **{"TARSIA_CHAT_MODEL": str(model_file(SMOLLM2, "Q8_0")), "TARSIA_CHAT_QUANT": "int8"},
         **{"TARSIA_MAX_SLOTS": str(options.chats), "TARSIA_MAX_CONTEXT": str(CONTEXT)},
         **{"TARSIA_ACCESS_LOG": "off", "TARSIA_DATA_DIR": data},
     }
@@ -275,7 +276,7 @@ def ours(data: str, options: argparse.Namespace) -> Iterator[Server]:
 def theirs(options: argparse.Namespace) -> Iterator[Server]:
     port, cores = free_port(), str(psutil.cpu_count(logical=True))
     command = [
-        *(str(llama_server()), "--model", str(model_file("Q8_0")), "--port", str(port), "--no-ui"),
+        *(str(llama_server()), "--model", str(model_file(SMOLLM2, "Q8_0")), "--port", str(port), "--no-ui"),
         *("--parallel", str(options.chats), "--ctx-size", str(CONTEXT * options.chats), "--kv-unified"),
         *("--threads", cores, "--threads-batch", cores),
     ]

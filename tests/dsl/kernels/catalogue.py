@@ -179,9 +179,11 @@ def paged_args(rows=3, heads=6, kv_heads=2, dim=16, blocks=11, size=8, width=5):
 
 
 def paged_beside(lengths):
-    """Pages that lie before the first block, in the last and behind it: of no block, all is zero."""
-    q, keys, values, table, _ = paged_args()
-    table = table.at[:, 0].set(jnp.asarray([-1, 11, 10])).at[2, 1:].set(jnp.asarray([11, -1, 10, 3]))
+    """Some blocks of three rows, last ones too, are before the first that there is or behind the last."""
+    q, keys, values, table, _ = paged_args(rows=4)
+    table = table.at[0, 0].set(-1).at[0, 2].set(11)
+    table = table.at[1, 0].set(11).at[1, 2].set(11).at[1, 4].set(-1)
+    table = table.at[2].set(jnp.asarray([10, 11, -1, 10, 3]))
     return q, keys, values, table, jnp.asarray(lengths, jnp.int32)
 
 
@@ -314,14 +316,14 @@ CASES = {
         small(decode_attention, BN=8, window=35), lambda *a: decoded(*a, window=35), _decode_args
     ),
     "paged_decode_attention": Case(
-        paged_decode_attention, gathered, paged_args, telling=lambda: paged_beside([1, 19, 40])
+        paged_decode_attention, gathered, paged_args, telling=lambda: paged_beside([1, 19, 40, 24])
     ),
-    # With telling lengths one row takes all blocks, from the last position of the first on; one skips it.
+    # With telling lengths one row takes all blocks, from the last position of the first on; two skip it.
     "paged_decode_attention windowed": Case(
         partial(paged_decode_attention, window=32),
         lambda *a: gathered(*a, window=32),
         paged_args,
-        telling=lambda: paged_beside([19, 40, 39]),
+        telling=lambda: paged_beside([19, 40, 39, 40]),
     ),
     "kv_append": Case(
         append_to,

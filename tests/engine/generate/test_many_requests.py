@@ -1,4 +1,4 @@
-"""Thousands of requests on a tiny int8 model with native kernels, short memory and everything going on.
+"""Thousands of requests to an int8 model with native kernels, short memory and everything going on.
 
 Each greedy reply is, token for token, the one the request gets alone; every block comes back; every
 stream ends once, with a reason.
@@ -22,8 +22,10 @@ from engine.models.decoder import parameter_shapes
 from engine.models.decoder_config import DecoderConfig
 from engine.ops.quant import quantize
 from engine.ops.rope import RopeConfig
-from engine.weights.build import unflatten
+from engine.weights.checkpoint import load_checkpoint
+from engine.weights.tree import unflatten
 
+CONTEXT = 256
 CONFIG = DecoderConfig(
     architecture="llama",
     vocab_size=512,
@@ -33,7 +35,7 @@ CONFIG = DecoderConfig(
     num_heads=4,
     num_kv_heads=4,
     head_dim=64,
-    max_context=256,
+    max_context=CONTEXT,
     norm_eps=1e-5,
     rope=RopeConfig(64, 10_000.0),
     tied=True,
@@ -54,19 +56,19 @@ def tiny_params() -> dict[str, Any]:
 
 
 class Clients:
-    def __init__(self, seed: int, slots: int) -> None:
+    def __init__(self, seed: int, slots: int, params: dict[str, Any], config: DecoderConfig = CONFIG) -> None:
         self.random = random.Random(seed)
-        params = tiny_params()
-        assert holds_bits(params, CONFIG)
-        block_bytes = 8 * CONFIG.num_layers * CONFIG.num_kv_heads * CONFIG.head_dim * 32
+        assert holds_bits(params, config)
+        block_bytes = 8 * config.num_layers * config.num_kv_heads * config.head_dim * 32
         self.model = DecoderStepModel(
             params,
-            CONFIG,
+            config,
             max_slots=slots,
-            kv_bytes=CONTEXTS_OF_MEMORY * CONFIG.max_context // 32 * block_bytes,
+            max_context=CONTEXT,
+            kv_bytes=CONTEXTS_OF_MEMORY * CONTEXT // 32 * block_bytes,
             speculate=3,
         )
-        self.plain = DecoderStepModel(params, CONFIG, max_slots=1)
+        self.plain = DecoderStepModel(params, config, max_slots=1, max_context=CONTEXT)
         self.scheduler = Scheduler(self.model, slots=slots, max_queue=QUEUE)
         system = [tuple(self.random.choices(range(512), k=length)) for length in (150, 70, 3)]
         self.prompts = [
@@ -145,7 +147,7 @@ class Clients:
 
 
 def test_many_requests_get_what_they_get_alone():
-    clients = Clients(0, slots=4)
+    clients = Clients(0, 4, tiny_params())
     clients.run(120)
     assert clients.scheduler.preemptions > 0
     assert clients.scheduler.memory.hit_tokens > 500
@@ -154,6 +156,14 @@ def test_many_requests_get_what_they_get_alone():
 
 @pytest.mark.soak
 def test_ten_thousand_requests_get_what_they_get_alone():
-    clients = Clients(1, slots=12)
+    clients = Clients(1, 12, tiny_params())
     clients.run(10_000)
     assert clients.scheduler.preemptions > 10
+
+
+@pytest.mark.soak
+def test_two_hundred_requests_to_smollm2_get_what_they_get_alone(smollm2_path):
+    checkpoint = load_checkpoint(smollm2_path, quant="int8")
+    clients = Clients(2, 8, checkpoint.params, checkpoint.config)
+    clients.run(200)
+    assert clients.scheduler.preemptions > 0
