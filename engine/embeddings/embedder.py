@@ -9,7 +9,7 @@ from functools import partial
 import jax
 import numpy as np
 
-from engine.batches import length_batches, padded, padding_mask
+from engine.batches import batch_rows, length_batches, padded, padding_mask
 from engine.errors import BadCheckpoint, UnsupportedModel
 from engine.models import encoder
 from engine.models.encoder_config import EncoderConfig
@@ -18,8 +18,8 @@ from engine.protocols import EmbeddingCache, Float32, Progress, Role
 from engine.shapes import sequence_buckets
 from engine.weights.checkpoint import Checkpoint
 
-_USUAL = ((1, 16), (1, 32), (1, 64), (32, 16), (32, 32), (32, 64), (32, 128))
-"""(batch, sequence) buckets of a question, of sentences and of passages."""
+_QUESTIONS, _PASSAGES = (16, 32, 64), (16, 32, 64, 128)
+"""Sequence buckets of a question, which comes alone, and of sentences and passages, which fill batches."""
 
 
 @dataclass(frozen=True)
@@ -100,10 +100,11 @@ class TextEmbedder:
 
     def warm(self, progress: Progress | None = None) -> None:
         """Compiles the programs of a question and of a document's passages ahead of the first request."""
-        for done, (batch, length) in enumerate(_USUAL, start=1):
+        usual = [*((1, length) for length in _QUESTIONS), *((batch_rows(n), n) for n in _PASSAGES)]
+        for done, (batch, length) in enumerate(usual, start=1):
             self._run([[0] * min(length, self.max_seq_length)] * batch)
             if progress:
-                progress(done, len(_USUAL))
+                progress(done, len(usual))
 
     def _fill(
         self, vectors: Float32, rows: list[list[int]], keys: dict[int, str], progress: Progress | None
