@@ -3,10 +3,12 @@
 from collections.abc import Mapping
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 from engine.errors import BadCheckpoint, UnsupportedModel
 from engine.weights.names import Rename, ignorable
+from engine.weights.pages import LargePages
 from engine.weights.policy import Policy, Quant
 from engine.weights.source import TensorSource
 from engine.weights.tree import Leaf, unflatten
@@ -29,7 +31,8 @@ def build_params(
     names = {name: rename(name) for name in shapes}
     _check(source, shapes, names, ignored)
     forms = {name: policy.form(name, len(shape)) for name, shape in shapes.items()}
-    return unflatten({name: _load(source, names[name], forms[name]) for name in shapes})
+    pages = LargePages()
+    return unflatten({n: jax.tree.map(pages.hold, _load(source, names[n], forms[n])) for n in shapes})
 
 
 def _check(

@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 from engine.errors import BadCheckpoint
 from engine.ops.quant import GROUP, QTensor
+from engine.weights.pages import LargePages
 from engine.weights.policy import Quant
 from engine.weights.tree import Leaf, flatten, unflatten
 
@@ -115,8 +116,8 @@ def _checksum(metadata: Mapping[str, str], table: _Table, data: NDArray[np.uint8
 class PackedWeights:
     """A packed file that is whole: its checksum is right.
 
-    Arrays on the CPU are the mapped file itself, so the file must not be cut short while they live;
-    replacing or deleting it is safe.
+    Arrays on the CPU are the mapped file itself where large pages are not to be had, so the file must not be
+    cut short while they live; replacing or deleting it is safe.
     """
 
     path: Path
@@ -139,7 +140,9 @@ class PackedWeights:
         """
         if unknown := sorted(self.names() - shapes.keys()):
             raise _damaged(self.path, f"{unknown[0][:100]!r} is no parameter of its configuration")
-        return unflatten({name: self._leaf(name, shape) for name, shape in shapes.items()})
+        pages = LargePages()
+        leaves = {name: self._leaf(name, shape) for name, shape in shapes.items()}
+        return unflatten({name: jax.tree.map(pages.hold, leaf) for name, leaf in leaves.items()})
 
     def _leaf(self, name: str, shape: tuple[int, ...]) -> Leaf:
         if name in self.table:
