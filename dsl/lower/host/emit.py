@@ -15,8 +15,8 @@ from dsl.lower.host.windows import inner_conditions
 from dsl.lower.host.writer import Trusted, Writer
 from dsl.passes.cost import cost
 
-WORTH_THREADS = 1 << 23
-"""Bytes moved plus flops from which the grid is split over threads: some 0.3 ms of work."""
+WORTH_THREADS = 1 << 20
+"""Bytes moved plus flops from which the grid is split over threads: some 40 us of work on one thread."""
 
 
 def emit(kernel: Kernel) -> str:

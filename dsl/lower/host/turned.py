@@ -18,6 +18,8 @@ MACRO = "TURNED"
 LEFT = ("i8", "i4", "u4")
 LINE = 64
 """Bytes of a line of cache."""
+FLOAT = 4
+"""Bytes of a float32."""
 
 
 def suits(w: Writer, sums: list[RowSum]) -> bool:
@@ -47,9 +49,7 @@ def add(w: Writer, sums: list[RowSum]) -> None:
         bits = 2 if dtype in NIBBLES else 1
         stride = base.window.strides[0] // bits
         start = next(e.start for e in left.index if isinstance(e, Span) and e.tile_axis == 1)
-        # What the next 16 rows hold, in the order in which it lies.
-        ahead = f"{TURNED_ROWS * stride}L + {w.arrays[start.id]} * {TURNED_ROWS - 1}L / {bits}"
-        w.say(f"prefetch<{TURNED_ROWS * NIBBLE_GROUP // bits // LINE}>({base.pointer} + {ahead});")
+        _fetch(w, base.pointer, NIBBLE_GROUP // bits, stride, f"{w.arrays[start.id]} / {bits}")
         w.say(f"const auto {_weights(left)} = turned_{dtype}({base.pointer}, {stride}L);")
     for factor in dict.fromkeys(f for each in sums for f in each.factors if _is_column(f)):
         _column(w, factor)
@@ -65,6 +65,15 @@ def add(w: Writer, sums: list[RowSum]) -> None:
             w.say(f"{_total(each)} = scaled_add({_total(each)}, {found}, {columns} * column_of({numbers}));")
 
 
+def _fetch(w: Writer, pointer: str, size: int, stride: int, done: str) -> None:
+    """Fetches what later blocks of rows hold, in the order in which it lies, while `size` bytes of a row are used.
+
+    `stride` and `done` (what of a row came before) are in bytes.
+    """
+    lines = TURNED_ROWS * size // LINE
+    w.say(f"fetch_ahead<{lines}>({pointer}, {TURNED_ROWS * stride}L, ({done}) * {TURNED_ROWS - 1}L);")
+
+
 def _is_column(factor: Value) -> bool:
     return not factor.is_scalar and factor.shape[0] > 1
 
@@ -75,7 +84,10 @@ def _column(w: Writer, factor: Value) -> None:
     if factor.id not in w.arrays and isinstance(op, Load):
         base = w.bases[factor.id]
         if base.window.ref.dtype == "f32":
-            w.say(f"const Column {_name(factor)} = column_at<{base.window.strides[0]}L>({base.pointer});")
+            stride, last = base.window.strides[0], op.index[-1]
+            if stride != 1:
+                _fetch(w, base.pointer, FLOAT, FLOAT * stride, f"{w.arrays[last.start.id]} * {FLOAT}L")
+            w.say(f"const Column {_name(factor)} = column_at<{stride}L>({base.pointer});")
             return
     w.say(f"const Column {_name(factor)} = column_at<1>({w.materialise(factor)});")
 

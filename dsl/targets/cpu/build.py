@@ -34,6 +34,7 @@ _HEADERS = (
     Path(host.__file__).with_name("integer_dots.h"),
     Path(host.__file__).with_name("turned_dots.h"),
     Path(__file__).with_name("handler.h"),
+    Path(__file__).with_name("seats.h"),
 )
 Check = Callable[[Kernel, ctypes.CDLL], str | None]
 _log = logging.getLogger("tarsia.dsl")

@@ -7,6 +7,7 @@
 #include <cstdlib>
 #include <memory>
 #include <thread>
+#include "seats.h"
 #include "xla/ffi/api/c_api.h"
 
 struct Scratch {
@@ -36,16 +37,22 @@ struct Shared {
   }
 };
 
-static void task(void *data) {
+static void help(void *data) {
   auto *shared = (std::shared_ptr<Shared> *)data;
   (*shared)->drain();
   delete shared;
 }
 
-static bool schedule(XLA_FFI_CallFrame *frame, const std::shared_ptr<Shared> &shared) {
+static void pooled(void *data) {
+  help(data);
+  linger();
+}
+
+static bool recruit(XLA_FFI_CallFrame *frame, const std::shared_ptr<Shared> &shared) {
   auto *own = new std::shared_ptr<Shared>(shared);
+  if (give(help, own)) return true;
   XLA_FFI_ThreadPool_Schedule_Args args = {XLA_FFI_ThreadPool_Schedule_Args_STRUCT_SIZE, nullptr, frame->ctx,
-                                           task, own};
+                                           pooled, own};
   XLA_FFI_Error *error = frame->api->XLA_FFI_ThreadPool_Schedule(&args);
   if (error == nullptr) return true;
   XLA_FFI_Error_Destroy_Args gone = {XLA_FFI_Error_Destroy_Args_STRUCT_SIZE, nullptr, error};
@@ -74,7 +81,7 @@ static void run(XLA_FFI_CallFrame *frame, void **args, void **results) {
   for (int i = 0; i < RESULTS; i++) shared->results[i] = results[i];
   shared->chunk = (PROGRAMS + count * 16 - 1) / (count * 16);
   for (long i = 1; i < count; i++)
-    if (!schedule(frame, shared)) break;
+    if (!recruit(frame, shared)) break;
   shared->drain();
   while (shared->done.load(std::memory_order_acquire) < PROGRAMS) std::this_thread::yield();
 }

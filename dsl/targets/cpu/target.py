@@ -1,6 +1,7 @@
 """The `cpu` target: which kernels it takes, and the FFI call that runs one inside a JAX program."""
 
 import ctypes
+import functools
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -46,6 +47,7 @@ class CpuTarget:
         name = f"tarsia_dsl_{key}"
         if name not in _registered:
             capsule: Any = jax.ffi.pycapsule
+            library.seat(ctypes.c_void_p(_seats(library.seat_bytes())))
             jax.ffi.register_ffi_target(name, capsule(library.handler), platform="cpu")
             _registered[name] = library
         return None, name
@@ -69,6 +71,15 @@ class CpuTarget:
         return build.source(kernel)
 
 
+@functools.cache
+def _seats(size: int) -> int:
+    """The address of `size` zero bytes, 64-aligned, that all kernels of this process share (`seats.h`)."""
+    memory = ctypes.create_string_buffer(size + 64)
+    _kept_memory.append(memory)
+    return -(-ctypes.addressof(memory) // 64) * 64
+
+
+_kept_memory: list[Any] = []
 _registered: dict[str, ctypes.CDLL] = {}
 """Libraries must stay loaded as long as XLA may call their handler: for ever."""
 
