@@ -66,7 +66,7 @@ def add(w: Writer, sums: list[RowSum]) -> None:
 
 
 def _fetch(w: Writer, pointer: str, size: int, stride: int, done: str) -> None:
-    """Fetches what later blocks of rows hold, in the order in which it lies, while `size` bytes of a row are used.
+    """While `size` bytes of a row are used, fetches what later blocks of rows hold, in order of address.
 
     `stride` and `done` (what of a row came before) are in bytes.
     """
