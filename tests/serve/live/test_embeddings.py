@@ -17,10 +17,11 @@ def expected(minilm_path: Path) -> np.ndarray:
     return Engine.load(minilm_path).embed(TEXTS)
 
 
-def test_they_equal_the_in_process_ones_bit_by_bit(client, expected):
+def test_they_equal_the_in_process_ones_up_to_rounding(client, expected):
     reply = client.embeddings.create(model=MODEL, input=TEXTS)
     vectors = np.array([item.embedding for item in reply.data], dtype=np.float32)
-    np.testing.assert_array_equal(vectors, expected)
+    # XLA's float32 sums may follow how many threads another process has free: not bits, but roundings.
+    np.testing.assert_allclose(vectors, expected, rtol=0, atol=1e-6)
     assert [item.index for item in reply.data] == list(range(len(TEXTS)))
     assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
 
