@@ -75,11 +75,10 @@ class CpuTarget:
 def _seats(size: int) -> int:
     """The address of `size` zero bytes, 64-aligned, that all kernels of this process share (`seats.h`)."""
     memory = ctypes.create_string_buffer(size + 64)
-    _kept_memory.append(memory)
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(memory))  # for ever: helpers may look while Python ends
     return -(-ctypes.addressof(memory) // 64) * 64
 
 
-_kept_memory: list[Any] = []
 _registered: dict[str, ctypes.CDLL] = {}
 """Libraries must stay loaded as long as XLA may call their handler: for ever."""
 

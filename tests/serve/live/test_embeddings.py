@@ -20,8 +20,8 @@ def expected(minilm_path: Path) -> np.ndarray:
 def test_they_equal_the_in_process_ones_up_to_rounding(client, expected):
     reply = client.embeddings.create(model=MODEL, input=TEXTS)
     vectors = np.array([item.embedding for item in reply.data], dtype=np.float32)
-    # XLA's float32 sums may follow how many threads another process has free: not bits, but roundings.
-    np.testing.assert_allclose(vectors, expected, rtol=0, atol=1e-6)
+    # Bits are equal on some processors, on an EPYC 9004 they differ by 9e-8: XLA's float32 sums.
+    np.testing.assert_allclose(vectors, expected, rtol=0, atol=5e-7)
     assert [item.index for item in reply.data] == list(range(len(TEXTS)))
     assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
 
