@@ -56,6 +56,14 @@ def attention(
     return out.transpose(0, 3, 1, 2, 4).reshape(batch, queries, heads, dim)
 
 
+def attention_weights(q: jax.Array, k: jax.Array) -> jax.Array:
+    """softmax(q k^T / sqrt(dim)): what each query looks at, without grouped heads or a mask.
+
+    q (batch, queries, heads, dim), k (batch, keys, heads, dim) -> (batch, heads, queries, keys).
+    """
+    return jax.nn.softmax(jnp.einsum("bqhd,bkhd->bhqk", q * q.shape[-1] ** -0.5, k), axis=-1)
+
+
 def causal_mask(query_positions: jax.Array, keys: int, window: int | None = None) -> jax.Array:
     """True where a query may look: Int (batch, queries) -> bool (batch, queries, keys).
 

@@ -19,8 +19,16 @@ def unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
         for parent in parents:
             node = node.setdefault(parent, {})
         node[leaf] = value
-    layers = tree.pop("layers", {})
-    return {**tree, "layers": [layers[str(i)] for i in range(len(layers))]}
+    tree.setdefault("layers", {})
+    return _listed(tree)
+
+
+def _listed(node: dict[str, Any]) -> dict[str, Any]:
+    """Every `layers`, however deep, as a list in the order of its numbers."""
+    found = {name: _listed(inner) if isinstance(inner, dict) else inner for name, inner in node.items()}
+    if "layers" in found:
+        found["layers"] = [found["layers"][str(i)] for i in range(len(found["layers"]))]
+    return found
 
 
 def flatten(params: Mapping[str, Any]) -> dict[str, Leaf]:

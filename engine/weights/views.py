@@ -1,6 +1,6 @@
-"""Sources seen through another layout: fused matrices apart, Gemma's norms as factors."""
+"""Sources seen through another layout: fused matrices apart, norms as factors, no axes of a batch."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TypeAlias
 
 import numpy as np
@@ -89,6 +89,58 @@ class OffsetNorms:
     def array(self, name: str, rows: slice = ALL) -> NDArray[np.float32]:
         found = self._source.array(name, rows)
         return found + np.float32(1) if name.endswith("norm.weight") else found
+
+    def quantized(self, name: str, kind: QuantKind, rows: slice = ALL) -> QTensor:
+        return self._source.quantized(name, kind, rows)
+
+
+class Renamed:
+    """`source`, where each tensor is called what `new` makes of its name."""
+
+    def __init__(self, source: TensorSource, new: Callable[[str], str]) -> None:
+        self.label = source.label
+        self._source = source
+        self._names = {new(name): name for name in source.names()}
+
+    def names(self) -> Collection[str]:
+        return self._names.keys()
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return self._source.shape(self._names[name])
+
+    def array(self, name: str, rows: slice = ALL) -> NDArray[np.float32]:
+        return self._source.array(self._names[name], rows)
+
+    def quantized(self, name: str, kind: QuantKind, rows: slice = ALL) -> QTensor:
+        return self._source.quantized(self._names[name], kind, rows)
+
+
+class WithoutBatch:
+    """`source`, where tensors whose names end as `ranks` says lose leading axes of 1 down to that rank.
+
+    PyTorch keeps tokens and positions as (1, 1, hidden) and (1, tokens, hidden), to add them to a batch.
+    """
+
+    def __init__(self, source: TensorSource, ranks: Mapping[str, int]) -> None:
+        self.label = source.label
+        self._source = source
+        self._ranks = ranks
+
+    def names(self) -> Collection[str]:
+        return self._source.names()
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        shape = self._source.shape(name)
+        rank = next((rank for end, rank in self._ranks.items() if name.endswith(end)), len(shape))
+        while len(shape) > rank and shape[0] == 1:
+            shape = shape[1:]
+        return shape
+
+    def array(self, name: str, rows: slice = ALL) -> NDArray[np.float32]:
+        shape = self.shape(name)
+        if shape == self._source.shape(name):
+            return self._source.array(name, rows)
+        return self._source.array(name).reshape(shape)[rows]
 
     def quantized(self, name: str, kind: QuantKind, rows: slice = ALL) -> QTensor:
         return self._source.quantized(name, kind, rows)

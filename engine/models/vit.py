@@ -1,0 +1,238 @@
+"""Vision transformers as pure functions over a tree of parameters: `hidden_states`, `features`, `logits`.
+
+Parameters, as `weights` builds them; each matrix is float32 (out, in) or a QTensor, norms and the other
+modules are {weight, bias}:
+
+    embed: patch {weight (hidden, channels, patch height, patch width), bias}  position (rows, hidden)
+           cls (hidden,)  distillation (hidden,)  registers (registers, hidden)
+    pre_norm  norm
+    layers[i]: attn_norm  q k v o  q_norm k_norm  attn_scale (hidden,)
+               mlp_norm  gate up down  mlp_scale (hidden,)
+    pool: probe (hidden,)  q k v o  norm  up down
+    projection (projection, hidden)  head  distillation_head
+
+What a configuration leaves out is not there.
+"""
+
+from collections.abc import Iterator
+from typing import Any, TypeAlias
+
+import jax
+import jax.numpy as jnp
+
+from engine.models.vit_config import VitConfig
+from engine.ops.activations import ACTIVATIONS, silu
+from engine.ops.attention import attention, attention_weights
+from engine.ops.interpolate import resize_grid
+from engine.ops.linear import linear
+from engine.ops.norms import layer_norm
+
+Params: TypeAlias = dict[str, Any]
+
+
+def hidden_states(params: Params, config: VitConfig, pixels: jax.Array) -> jax.Array:
+    """Last states, float32 [B,tokens,hidden], the `config.prefix` tokens before the patches row by row.
+
+    Args:
+        pixels: float32 [B,channels,height,width], normalised as the checkpoint wants; height and width
+            any multiple of the patch's: the position table is interpolated to other sizes.
+    """
+    return encode(params, config, embed_patches(params, config, pixels))
+
+
+def encode(params: Params, config: VitConfig, x: jax.Array) -> jax.Array:
+    """The layers and the last norm over embedded tokens [B,tokens,hidden], which may be some of them."""
+    for layer in params["layers"]:
+        x = x + _attended(layer, config, _norm(layer["attn_norm"], config, x))
+        x = x + _mlp(layer, config, _norm(layer["mlp_norm"], config, x))
+    return _norm(params["norm"], config, x) if config.norm_at == "tokens" else x
+
+
+def features(params: Params, config: VitConfig, pixels: jax.Array) -> jax.Array:
+    """One vector of an image, float32 [B,config.features], of no particular length."""
+    return pooled(params, config, hidden_states(params, config, pixels))
+
+
+def logits(params: Params, config: VitConfig, pixels: jax.Array) -> jax.Array:
+    """float32 [B,labels]. ValueError for a model without a classifier."""
+    if not config.labels:
+        raise ValueError(f"{config.architecture} here has no classifier")
+    return classified(params, config, hidden_states(params, config, pixels))
+
+
+def classified(params: Params, config: VitConfig, states: jax.Array) -> jax.Array:
+    """[B,tokens,hidden] -> logits [B,labels] of a model with a classifier."""
+    found = _linear(params["head"], pooled(params, config, states))
+    if config.distilled_head:
+        found = (found + _linear(params["distillation_head"], states[:, 1])) / 2
+    return found
+
+
+def pooled(params: Params, config: VitConfig, states: jax.Array) -> jax.Array:
+    """[B,tokens,hidden] -> [B,features]."""
+    patches = states[:, config.prefix :]
+    if config.pooling == "map":
+        found = _probe(params["pool"], config, patches)
+    elif config.pooling == "mean":
+        found = jnp.mean(patches, axis=1)
+    elif config.pooling == "cls_mean":
+        found = jnp.concatenate([states[:, 0], jnp.mean(patches, axis=1)], axis=-1)
+    else:
+        found = states[:, 0]
+    if config.norm_at == "pooled":
+        found = _norm(params["norm"], config, found)
+    return linear(found, params["projection"]) if config.projection else found
+
+
+def attention_maps(params: Params, config: VitConfig, pixels: jax.Array) -> jax.Array:
+    """What each token looks at in each layer, float32 [layers,B,heads,tokens,tokens]; rows sum to 1."""
+    x, maps = embed_patches(params, config, pixels), []
+    for layer in params["layers"]:
+        normed = _norm(layer["attn_norm"], config, x)
+        q, k, _ = _heads(layer, config, normed)
+        maps.append(attention_weights(q, k))
+        x = x + _attended(layer, config, normed)
+        x = x + _mlp(layer, config, _norm(layer["mlp_norm"], config, x))
+    return jnp.stack(maps)
+
+
+def embed_patches(params: Params, config: VitConfig, pixels: jax.Array) -> jax.Array:
+    """[B,channels,height,width] -> [B,tokens,hidden], positions added: what the first layer reads."""
+    table, (batch, _, height, width) = params["embed"], pixels.shape
+    tall, wide = config.patch_size
+    if height % tall or width % wide:
+        raise ValueError(f"an image of {height}x{width} is not made of patches of {tall}x{wide}")
+    grid = (height // tall, width // wide)
+    apart = pixels.reshape(batch, config.channels, grid[0], tall, grid[1], wide)
+    flat = apart.transpose(0, 2, 4, 1, 3, 5).reshape(batch, grid[0] * grid[1], -1)
+    weight = table["patch"]["weight"]
+    x = linear(flat, weight.reshape(weight.shape[0], -1), table["patch"].get("bias"))
+    prefix = jnp.concatenate([*_prefix(table, config), jnp.zeros((0, config.hidden_size), x.dtype)])
+    rows = config.position_prefix
+    prefix = prefix.at[:rows].add(table["position"][:rows])
+    x = x + _grid_positions(table["position"][rows:], config, grid)
+    x = jnp.concatenate([jnp.broadcast_to(prefix, (batch, *prefix.shape)), x], axis=1)
+    return _norm(params["pre_norm"], config, x) if config.pre_norm else x
+
+
+def _prefix(table: Params, config: VitConfig) -> Iterator[jax.Array]:
+    if config.class_token:
+        yield table["cls"][None]
+    if config.distillation_token:
+        yield table["distillation"][None]
+    if config.registers:
+        yield table["registers"]
+
+
+def _grid_positions(table: jax.Array, config: VitConfig, grid: tuple[int, int]) -> jax.Array:
+    if grid == config.grid:
+        return table
+    apart = table.reshape(*config.grid, config.hidden_size)
+    return resize_grid(apart, grid, antialias=config.antialias).reshape(-1, config.hidden_size)
+
+
+def _attended(layer: Params, config: VitConfig, x: jax.Array) -> jax.Array:
+    q, k, v = _heads(layer, config, x)
+    found = _linear(layer["o"], attention(q, k, v).reshape(x.shape))
+    return found * layer["attn_scale"] if config.layer_scale else found
+
+
+def _heads(layer: Params, config: VitConfig, x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    heads = (*x.shape[:2], config.num_heads, config.head_dim)
+    q, k, v = (_linear(layer[name], x).reshape(heads) for name in ("q", "k", "v"))
+    if config.qk_norm:
+        q, k = _norm(layer["q_norm"], config, q), _norm(layer["k_norm"], config, k)
+    return q, k, v
+
+
+def _mlp(layer: Params, config: VitConfig, x: jax.Array) -> jax.Array:
+    if config.gated:
+        inner = silu(_linear(layer["gate"], x)) * _linear(layer["up"], x)
+    else:
+        inner = ACTIVATIONS[config.activation](_linear(layer["up"], x))
+    found = _linear(layer["down"], inner)
+    return found * layer["mlp_scale"] if config.layer_scale else found
+
+
+def _probe(pool: Params, config: VitConfig, patches: jax.Array) -> jax.Array:
+    """Attention pooling (Zhai et al., 2022): a learnt query over the patches, then an MLP."""
+    batch, heads = patches.shape[0], (config.num_heads, config.head_dim)
+    q = jnp.broadcast_to(_linear(pool["q"], pool["probe"][None]), (batch, 1, config.hidden_size))
+    k, v = (_linear(pool[name], patches).reshape(batch, -1, *heads) for name in ("k", "v"))
+    x = _linear(pool["o"], attention(q.reshape(batch, 1, *heads), k, v).reshape(batch, -1))
+    inner = ACTIVATIONS[config.activation](_linear(pool["up"], _norm(pool["norm"], config, x)))
+    return x + _linear(pool["down"], inner)
+
+
+def _linear(module: Params, x: jax.Array) -> jax.Array:
+    return linear(x, module["weight"], module.get("bias"))
+
+
+def _norm(module: Params, config: VitConfig, x: jax.Array) -> jax.Array:
+    return layer_norm(x, module["weight"], module["bias"], config.norm_eps)
+
+
+def parameter_shapes(config: VitConfig) -> dict[str, tuple[int, ...]]:
+    """Dotted name -> shape of every parameter; matrices are (out, in)."""
+    hidden, inner = config.hidden_size, config.intermediate_size
+    shapes = _embed_shapes(config)
+    if config.pre_norm:
+        shapes |= _norm_shapes("pre_norm", hidden)
+    for i in range(config.num_layers):
+        shapes |= _layer_shapes(f"layers.{i}", config)
+    if config.norm_at != "nowhere":
+        shapes |= _norm_shapes("norm", hidden)
+    if config.pooling == "map":
+        shapes["pool.probe"] = (hidden,)
+        for name in "qkvo":
+            shapes |= _linear_shapes(f"pool.{name}", hidden, hidden)
+        shapes |= _norm_shapes("pool.norm", hidden)
+        shapes |= _linear_shapes("pool.up", inner, hidden) | _linear_shapes("pool.down", hidden, inner)
+    if config.projection:
+        shapes["projection"] = (config.projection, hidden)
+    if config.labels:
+        shapes |= _linear_shapes("head", len(config.labels), config.features)
+    if config.distilled_head:
+        shapes |= _linear_shapes("distillation_head", len(config.labels), hidden)
+    return shapes
+
+
+def _embed_shapes(config: VitConfig) -> dict[str, tuple[int, ...]]:
+    hidden = config.hidden_size
+    shapes: dict[str, tuple[int, ...]] = {"embed.patch.weight": (hidden, config.channels, *config.patch_size)}
+    if config.patch_bias:
+        shapes["embed.patch.bias"] = (hidden,)
+    if config.class_token:
+        shapes["embed.cls"] = (hidden,)
+    if config.distillation_token:
+        shapes["embed.distillation"] = (hidden,)
+    if config.registers:
+        shapes["embed.registers"] = (config.registers, hidden)
+    shapes["embed.position"] = (config.position_prefix + config.grid[0] * config.grid[1], hidden)
+    return shapes
+
+
+def _layer_shapes(at: str, config: VitConfig) -> dict[str, tuple[int, ...]]:
+    hidden, inner = config.hidden_size, config.intermediate_size
+    shapes = _norm_shapes(f"{at}.attn_norm", hidden) | _norm_shapes(f"{at}.mlp_norm", hidden)
+    for name in "qkv":
+        shapes |= _linear_shapes(f"{at}.{name}", hidden, hidden, bias=config.qkv_bias)
+    if config.qk_norm:
+        shapes |= _norm_shapes(f"{at}.q_norm", config.head_dim) | _norm_shapes(
+            f"{at}.k_norm", config.head_dim
+        )
+    shapes |= _linear_shapes(f"{at}.o", hidden, hidden)
+    for name in ("gate", "up") if config.gated else ("up",):
+        shapes |= _linear_shapes(f"{at}.{name}", inner, hidden)
+    shapes |= _linear_shapes(f"{at}.down", hidden, inner)
+    if config.layer_scale:
+        shapes |= {f"{at}.attn_scale": (hidden,), f"{at}.mlp_scale": (hidden,)}
+    return shapes
+
+
+def _linear_shapes(name: str, out: int, inputs: int, *, bias: bool = True) -> dict[str, tuple[int, ...]]:
+    return {f"{name}.weight": (out, inputs), **({f"{name}.bias": (out,)} if bias else {})}
+
+
+def _norm_shapes(name: str, dim: int) -> dict[str, tuple[int, ...]]:
+    return {f"{name}.weight": (dim,), f"{name}.bias": (dim,)}

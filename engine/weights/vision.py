@@ -1,0 +1,57 @@
+"""How image models lie in files: each source as `build` wants it, with its key map."""
+
+from engine.models.vit_config import VitConfig
+from engine.weights.names import Rename
+from engine.weights.source import TensorSource
+from engine.weights.views import Parts, Renamed, SplitSource, WithoutBatch
+from engine.weights.vision_names import PREFIXES, vit_hf, vit_timm
+
+_RANKS = {
+    "cls_token": 1,
+    "distillation_token": 1,
+    "dist_token": 1,
+    "mask_token": 1,
+    "probe": 1,
+    "latent": 1,
+    "register_tokens": 2,
+    "reg_token": 2,
+    "position_embeddings": 2,
+    "pos_embed": 2,
+}
+"""Axes of the tensors that PyTorch keeps with axes of a batch before them."""
+_UNREAD = ("pooler.", "embeddings.mask_token")
+IGNORED = ("decoder.", *(f"{at}{name}" for at in ("", *PREFIXES) for name in _UNREAD))
+"""Poolers that take no part in embeddings, what images were masked with in training."""
+
+
+def vit_source(config: VitConfig, source: TensorSource) -> tuple[TensorSource, Rename]:
+    """A checkpoint of one image tower or classifier, in Hugging Face's layout or in timm's."""
+    timm = "patch_embed.proj.weight" in source.names()
+    source = WithoutBatch(Renamed(source, _dotted), _RANKS)
+    source = SplitSource(source, _timm_parts(config) if timm else _hf_parts(config))
+    names = source.names()
+    return source, vit_timm(names) if timm else vit_hf(config.architecture, names, gated=config.gated)
+
+
+def _dotted(name: str) -> str:
+    """`in_proj_weight` of PyTorch's own attention has no module of its own."""
+    return name.replace("in_proj_weight", "in_proj.weight").replace("in_proj_bias", "in_proj.bias")
+
+
+def _hf_parts(config: VitConfig) -> Parts:
+    hidden, inner = config.hidden_size, config.intermediate_size
+    return {
+        "in_proj": [(name, hidden) for name in "qkv"],
+        "weights_in": [("gate", inner), ("up", inner)],
+    }
+
+
+def _timm_parts(config: VitConfig) -> Parts:
+    hidden, inner = config.hidden_size, config.intermediate_size
+    parts: dict[str, list[tuple[str, int]]] = {
+        "qkv": [(name, hidden) for name in "qkv"],
+        "kv": [(name, hidden) for name in "kv"],
+    }
+    if config.gated:
+        parts["fc1"] = [("gate", inner), ("fc1", inner)]
+    return parts
