@@ -25,12 +25,16 @@ IGNORED = ("decoder.", *(f"{at}{name}" for at in ("", *PREFIXES) for name in _UN
 
 
 def vit_source(config: VitConfig, source: TensorSource) -> tuple[TensorSource, Rename]:
-    """A checkpoint of one image tower or classifier, in Hugging Face's layout or in timm's."""
+    """A `plain` checkpoint of one image tower or classifier, in Hugging Face's layout or in timm's."""
     timm = "patch_embed.proj.weight" in source.names()
-    source = WithoutBatch(Renamed(source, _dotted), _RANKS)
     source = SplitSource(source, _timm_parts(config) if timm else _hf_parts(config))
     names = source.names()
     return source, vit_timm(names) if timm else vit_hf(config.architecture, names, gated=config.gated)
+
+
+def plain(source: TensorSource) -> TensorSource:
+    """`source` without PyTorch's axes of a batch, each tensor called by module and leaf."""
+    return WithoutBatch(Renamed(source, _dotted), _RANKS)
 
 
 def _dotted(name: str) -> str:

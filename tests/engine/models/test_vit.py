@@ -12,18 +12,20 @@ import pytest
 from engine.errors import BadCheckpoint, UnsupportedModel
 from engine.models import vit
 from engine.models.vit_hf import vit_from_hf
+from engine.models.vit_timm import vit_from_timm
 from engine.weights.build import build_params
 from engine.weights.policy import Policy
 from engine.weights.safetensors import SafetensorsSource
-from engine.weights.vision import IGNORED, vit_source
+from engine.weights.vision import IGNORED, plain, vit_source
 
 PARITY = Path(__file__).parents[2] / "fixtures" / "parity"
 
 
 def load(name):
     folder = PARITY / name
-    config = vit_from_hf(json.loads((folder / "config.json").read_text()))
-    source, rename = vit_source(config, SafetensorsSource(folder))
+    values, tensors = json.loads((folder / "config.json").read_text()), plain(SafetensorsSource(folder))
+    config = vit_from_timm(values, tensors) if "architecture" in values else vit_from_hf(values)
+    source, rename = vit_source(config, tensors)
     params = build_params(source, vit.parameter_shapes(config), rename, Policy(), IGNORED)
     return config, params, np.load(folder / "io.npz")
 
@@ -41,6 +43,19 @@ def test_dinov2_gives_the_states_of_transformers():
         vit.hidden_states(params, config, pixels), reference["last_hidden_state"], atol=1e-4
     )
     np.testing.assert_allclose(vit.features(params, config, pixels), reference["pooler_output"], atol=1e-4)
+
+
+def test_a_timm_checkpoint_gives_the_logits_and_features_of_timm():
+    config, params, reference = load("timm_vit")
+    pixels = jnp.asarray(reference["pixel_values"])
+    np.testing.assert_allclose(vit.logits(params, config, pixels), reference["logits"], atol=1e-4)
+    np.testing.assert_allclose(vit.hidden_states(params, config, pixels), reference["features"], atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["resnet50", "vit_base_patch16_rpn_224"])
+def test_timm_models_of_other_kinds_are_refused_by_name(name):
+    with pytest.raises(UnsupportedModel, match=name):
+        vit_from_timm({"architecture": name}, plain(SafetensorsSource(PARITY / "timm_vit")))
 
 
 def test_attention_maps_are_distributions_over_tokens():

@@ -12,7 +12,7 @@ from engine.models.vit_hf import vit_from_hf
 from engine.weights.build import build_params
 from engine.weights.policy import Policy
 from engine.weights.safetensors import SafetensorsSource
-from engine.weights.vision import IGNORED, vit_source
+from engine.weights.vision import IGNORED, plain, vit_source
 
 MODEL = Path(engine.vision.__file__).parent / "vit-fashion"
 SAMPLE = Path(__file__).parents[2] / "fixtures" / "fashion_sample.npz"
@@ -21,7 +21,7 @@ SAMPLE = Path(__file__).parents[2] / "fixtures" / "fashion_sample.npz"
 
 def test_it_names_nine_of_ten_pieces_of_the_test_set():
     config = vit_from_hf(json.loads((MODEL / "config.json").read_text()))
-    source, rename = vit_source(config, SafetensorsSource(MODEL))
+    source, rename = vit_source(config, plain(SafetensorsSource(MODEL)))
     params = build_params(source, vit.parameter_shapes(config), rename, Policy(), IGNORED)
     settings = json.loads((MODEL / "preprocessor_config.json").read_text())
     sample = np.load(SAMPLE)
