@@ -1,4 +1,4 @@
-"""Trains the small vision transformer that Tarsia ships, `vit-fashion`, or one on a folder of your images.
+"""Trains the small vision transformer that Tarsia ships, `vit-fashion`.
 
     python -m experiments.train_vit --out runs/fashion              # Fashion-MNIST, about an hour on 2 cores
     python -m experiments.train_vit --out runs/fashion              # again: goes on where it was stopped

@@ -6,9 +6,8 @@ from typing import Any
 from engine.errors import UnsupportedModel
 from engine.models.decoder_config import unsupported
 from engine.models.encoder_config import BertConfig, EncoderConfig, HeadConfig, ModernBertConfig, Pooling
-from engine.models.fields import Fields
+from engine.models.fields import Fields, activation
 from engine.models.rope_config import GLOBAL, LOCAL, ropes_by_layer_type
-from engine.ops.activations import ACTIVATIONS
 
 BERT_LIKE = ("bert", "camembert", "mpnet", "roberta", "xlm-roberta")
 HF_ARCHITECTURES = (*BERT_LIKE, "modernbert")
@@ -78,7 +77,7 @@ def _bert(
         num_heads=fields.integer("num_attention_heads", low=1),
         max_positions=positions,
         norm_eps=fields.number("layer_norm_eps", 1e-12),
-        activation=_activation(fields, "hidden_act"),
+        activation=activation(fields, "hidden_act", "gelu"),
         pooling=pooling,
         max_seq_length=min(max_seq_length or positions, positions),
         head=HeadConfig(labels) if labels else None,
@@ -104,7 +103,7 @@ def _modernbert(
         num_heads=heads,
         max_positions=positions,
         norm_eps=fields.number("norm_eps", 1e-5),
-        activation=_activation(fields, "hidden_activation"),
+        activation=activation(fields, "hidden_activation", "gelu"),
         pooling=pooling,
         max_seq_length=min(max_seq_length or positions, positions),
         head=_modernbert_head(fields, labels) if labels else None,
@@ -124,7 +123,7 @@ def _modernbert_head(fields: Fields, labels: int) -> HeadConfig:
     return HeadConfig(
         labels,
         pooling="mean" if pooling == "mean" else "cls",
-        activation=_activation(fields, "classifier_activation"),
+        activation=activation(fields, "classifier_activation", "gelu"),
         dense_bias=fields.flag("classifier_bias", False),
         norm=True,
     )
@@ -140,11 +139,3 @@ def _modernbert_windows(fields: Fields, layers: int) -> tuple[int | None, ...]:
     if not isinstance(types, list) or len(types) != layers or any(t not in (GLOBAL, LOCAL) for t in types):
         raise fields.bad("layer_types", f"must list {GLOBAL} or {LOCAL} for each of {layers} layers")
     return tuple(side if kind == LOCAL else None for kind in types)
-
-
-def _activation(fields: Fields, key: str) -> str:
-    activation = fields.text(key, "gelu")
-    if activation not in ACTIVATIONS:
-        names = ", ".join(sorted(ACTIVATIONS))
-        raise UnsupportedModel(f"{fields.source}: {key} {activation!r} is not supported; supported: {names}")
-    return activation

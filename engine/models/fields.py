@@ -4,7 +4,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from engine.errors import BadCheckpoint
+from engine.errors import BadCheckpoint, UnsupportedModel
+from engine.ops.activations import ACTIVATIONS
 
 
 class Fields:
@@ -68,3 +69,12 @@ class Fields:
         if default is None:
             raise BadCheckpoint(f"{self.source}: {key} is missing")
         return default
+
+
+def activation(fields: Fields, key: str, default: str) -> str:
+    """A name in `ops.activations`; UnsupportedModel for one that is not there."""
+    found = fields.text(key, default)
+    if found not in ACTIVATIONS:
+        names = ", ".join(sorted(ACTIVATIONS))
+        raise UnsupportedModel(f"{fields.source}: {key} {found!r} is not supported; supported: {names}")
+    return found

@@ -5,9 +5,8 @@ from typing import Any
 
 from engine.errors import UnsupportedModel
 from engine.models.decoder_config import unsupported
-from engine.models.fields import Fields
-from engine.models.vit_config import NormAt, VitConfig
-from engine.ops.activations import ACTIVATIONS
+from engine.models.fields import Fields, activation
+from engine.models.vit_config import VitConfig
 
 VIT_LIKE = ("vit", "deit", "dinov2", "dinov2_with_registers")
 TOWERS = ("clip_vision_model", "siglip_vision_model")
@@ -24,24 +23,25 @@ def vit_from_hf(values: Mapping[str, Any], source: str = "config.json") -> VitCo
     architecture = fields.text("model_type")
     if architecture not in HF_ARCHITECTURES:
         raise unsupported(architecture, HF_ARCHITECTURES)
-    head = head_name(fields)
+    head = _head(fields)
+    classifies = _classifies(head)
     if architecture in TOWERS:
-        return tower_from_hf(fields, architecture, labels=labels_of(fields) if _classifies(head) else ())
-    hidden, labels = fields.integer("hidden_size", 768, low=1), labels_of(fields) if _classifies(head) else ()
+        return _tower(fields, architecture, head)
+    hidden, labels = fields.integer("hidden_size", 768, low=1), _labels(fields) if classifies else ()
     dino = architecture in _DINOS
     gated = dino and fields.flag("use_swiglu_ffn", False)
     distilled = architecture == "deit"
     return VitConfig(
         architecture=architecture,
-        image_size=size_of(fields, "image_size", 224),
-        patch_size=size_of(fields, "patch_size", 14 if architecture == "dinov2" else 16),
+        image_size=_size(fields, "image_size", 224),
+        patch_size=_size(fields, "patch_size", 14 if architecture == "dinov2" else 16),
         channels=fields.integer("num_channels", 3, low=1, high=64),
         hidden_size=hidden,
         intermediate_size=_dino_inner(fields, hidden, gated) if dino else _inner(fields, 3072),
         num_layers=fields.integer("num_hidden_layers", 12, low=1, high=4096),
         num_heads=fields.integer("num_attention_heads", 12, low=1),
         norm_eps=fields.number("layer_norm_eps", 1e-6 if dino else 1e-12),
-        activation=activation_of(fields, "gelu"),
+        activation=activation(fields, "hidden_act", "gelu"),
         distillation_token=distilled,
         position_prefix=2 if distilled else 1,
         registers=fields.integer("num_register_tokens", 4) if architecture == _DINOS[1] else 0,
@@ -55,47 +55,41 @@ def vit_from_hf(values: Mapping[str, Any], source: str = "config.json") -> VitCo
     )
 
 
-def tower_from_hf(
-    fields: Fields, architecture: str, *, projection: int = 0, labels: tuple[str, ...] = ()
-) -> VitConfig:
-    """The image tower of CLIP or SigLIP. A classifier on it reads the mean of the patches."""
+def _tower(fields: Fields, architecture: str, head: str) -> VitConfig:
+    """The image tower of CLIP or SigLIP."""
     siglip = architecture.startswith("siglip")
-    attends = siglip and fields.flag("vision_use_head", True) and not labels
-    if siglip and not attends and not labels:
+    if siglip and not fields.flag("vision_use_head", True):
         raise UnsupportedModel(f"{fields.source}: a SigLIP tower without its pooling head is not supported")
-    if not siglip and head_name(fields).endswith("WithProjection"):
-        projection = fields.integer("projection_dim", 512, low=1)
-    # CLIP norms the class token only, after pooling; its classifiers read the patches as they are.
-    clip_norm: NormAt = "nowhere" if labels else "pooled"
+    projects = head.endswith("WithProjection")
     return VitConfig(
         architecture=architecture,
-        image_size=size_of(fields, "image_size", 224),
-        patch_size=size_of(fields, "patch_size", 16 if siglip else 32),
+        image_size=_size(fields, "image_size", 224),
+        patch_size=_size(fields, "patch_size", 16 if siglip else 32),
         channels=fields.integer("num_channels", 3, low=1, high=64),
         hidden_size=fields.integer("hidden_size", 768, low=1),
         intermediate_size=_inner(fields, 3072),
         num_layers=fields.integer("num_hidden_layers", 12, low=1, high=4096),
         num_heads=fields.integer("num_attention_heads", 12, low=1),
         norm_eps=fields.number("layer_norm_eps", 1e-6 if siglip else 1e-5),
-        activation=activation_of(fields, "gelu_pytorch_tanh" if siglip else "quick_gelu"),
+        activation=activation(fields, "hidden_act", "gelu_pytorch_tanh" if siglip else "quick_gelu"),
         class_token=not siglip,
         position_prefix=0 if siglip else 1,
         pre_norm=not siglip,
         patch_bias=siglip,
-        pooling="mean" if labels else "map" if siglip else "cls",
-        norm_at="tokens" if siglip else clip_norm,
-        projection=projection,
-        labels=labels,
+        pooling="map" if siglip else "cls",
+        # CLIP norms the class token only, after pooling.
+        norm_at="tokens" if siglip else "pooled",
+        projection=fields.integer("projection_dim", 512, low=1) if projects else 0,
     )
 
 
-def head_name(fields: Fields) -> str:
+def _head(fields: Fields) -> str:
     """The class the checkpoint was saved from; empty where the file does not say."""
     names = fields.values.get("architectures")
     return str(names[0])[:80] if isinstance(names, list) and names else ""
 
 
-def labels_of(fields: Fields) -> tuple[str, ...]:
+def _labels(fields: Fields) -> tuple[str, ...]:
     """The names of `id2label` in the order of their numbers, which must be 0 to n - 1."""
     listed = fields.values.get("id2label")
     if not isinstance(listed, Mapping):
@@ -109,7 +103,7 @@ def labels_of(fields: Fields) -> tuple[str, ...]:
     return tuple(named[number] for number in range(len(named)))
 
 
-def size_of(fields: Fields, key: str, default: int) -> tuple[int, int]:
+def _size(fields: Fields, key: str, default: int) -> tuple[int, int]:
     """(height, width) from one number for both, or from two."""
     value = fields.values.get(key)
     if isinstance(value, list | tuple):
@@ -118,16 +112,6 @@ def size_of(fields: Fields, key: str, default: int) -> tuple[int, int]:
         return value[0], value[1]
     side = fields.integer(key, default, low=1, high=1 << 16)
     return side, side
-
-
-def activation_of(fields: Fields, default: str) -> str:
-    activation = fields.text("hidden_act", default)
-    if activation not in ACTIVATIONS:
-        names = ", ".join(sorted(ACTIVATIONS))
-        raise UnsupportedModel(
-            f"{fields.source}: hidden_act {activation!r} is not supported; supported: {names}"
-        )
-    return activation
 
 
 def _classifies(head: str) -> bool:

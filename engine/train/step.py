@@ -46,7 +46,6 @@ class Recipe:
     mean: tuple[float, ...] = (0.5, 0.5, 0.5)
     std: tuple[float, ...] = (0.5, 0.5, 0.5)
     augmentation: Augmentation = field(default_factory=Augmentation)
-    half_precision: bool = False
     seed: int = 0
 
 
@@ -146,8 +145,6 @@ def _loss(
     labels: jax.Array,
     keep: jax.Array | None,
 ) -> tuple[jax.Array, jax.Array]:
-    if recipe.half_precision:
-        params = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16) if leaf.ndim == 2 else leaf, params)
     tokens = vit.embed_patches(params, config, pixels)
     if keep is not None:
         tokens = jnp.take_along_axis(tokens, keep[:, :, None], axis=1)

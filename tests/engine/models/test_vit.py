@@ -45,6 +45,22 @@ def test_dinov2_gives_the_states_of_transformers():
     np.testing.assert_allclose(vit.features(params, config, pixels), reference["pooler_output"], atol=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("name", "run", "output"),
+    [
+        ("deit_distilled", vit.logits, "logits"),
+        ("dinov2_registers_gated", vit.logits, "logits"),
+        ("siglip_tower", vit.features, "features"),
+        ("clip_tower", vit.features, "features"),
+    ],
+)
+@pytest.mark.parametrize("size", ["", "large_"])
+def test_each_family_gives_the_outputs_of_transformers_at_its_own_size_and_another(name, run, output, size):
+    config, params, reference = load(name)
+    found = run(params, config, jnp.asarray(reference[f"{size}pixel_values"]))
+    np.testing.assert_allclose(found, reference[size + output], atol=1e-4)
+
+
 def test_a_timm_checkpoint_gives_the_logits_and_features_of_timm():
     config, params, reference = load("timm_vit")
     pixels = jnp.asarray(reference["pixel_values"])
