@@ -1,4 +1,4 @@
-"""Makes parity fixtures of vision transformers: tiny random checkpoints with transformers' own outputs.
+"""Makes parity fixtures of vision transformers: tiny random checkpoints with transformers' or timm's outputs.
 
 Needs the bench extra. Run: `python -m experiments.make_vision_parity tests/fixtures/parity`; a folder that is
 there already stays. Each io.npz holds `pixel_values` and the outputs that its name says; `large_*` belong to
@@ -6,13 +6,17 @@ an image of another size than the position table's.
 """
 
 import argparse
+import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import timm
 import torch
 import transformers as t
+from safetensors.torch import save_file
 
 SIZES = {
     "hidden_size": 24,
@@ -66,25 +70,55 @@ FAMILIES: dict[str, tuple[Callable[[], Any], Callable[..., torch.Tensor], str, d
 }
 
 
+TIMM = {
+    "timm_registers": ("vit_small_patch14_reg4_dinov2", {"num_classes": 5}),
+    "timm_map_pooling": ("vit_base_patch16_siglip_224", {"num_classes": 0}),
+    "timm_gated": ("vit_giant_patch14_dinov2", {"num_classes": 0}),
+    "timm_distilled": ("deit_tiny_distilled_patch16_224", {"num_classes": 5}),
+    "timm_mean_qk_norm": ("vit_tiny_patch16_224", {"num_classes": 5, "qk_norm": True, "global_pool": "avg"}),
+}
+TIMM_SIZES = {"img_size": 21, "patch_size": 7, "embed_dim": 24, "depth": 2, "num_heads": 3}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("folder", type=Path)
+    into = parser.parse_args().folder
     for name, (build, output, called, other_size) in FAMILIES.items():
-        folder = parser.parse_args().folder / name
-        if folder.exists():
-            continue
-        torch.manual_seed(7)
-        model = build().eval()
-        with torch.no_grad():
-            # Fresh norms and scales are ones and zeros, which would hide a wrong name.
-            for parameter in model.parameters():
-                parameter.add_(0.2 * torch.randn_like(parameter))
-            pixels, large = torch.randn(2, 3, 21, 21), torch.randn(1, 3, 35, 28)
-            found = {called: output(model, pixels), f"large_{called}": output(model, large, **other_size)}
-        model.save_pretrained(folder)
-        inputs = {"pixel_values": pixels, "large_pixel_values": large}
-        arrays = {key: value.numpy() for key, value in (inputs | found).items()}
-        np.savez(folder / "io.npz", **arrays)
+        if not (into / name).exists():
+            model = randomised(build())
+            record(into / name, called, partial(output, model), other_size)
+            model.save_pretrained(into / name)
+    for name, (architecture, arguments) in TIMM.items():
+        if not (into / name).exists():
+            arguments = TIMM_SIZES | arguments
+            model = randomised(timm.create_model(architecture, dynamic_img_size=True, **arguments))
+            record(into / name, "logits" if arguments["num_classes"] else "features", model, {})
+            save_file(model.state_dict(), into / name / "model.safetensors")
+            settings = {
+                "architecture": architecture,
+                "global_pool": model.global_pool,
+                "model_args": arguments,
+            }
+            (into / name / "config.json").write_text(json.dumps(settings, indent=1))
+
+
+def randomised(model: Any) -> Any:
+    """Fresh norms and scales are ones and zeros, which would hide a wrong name."""
+    torch.manual_seed(7)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.2 * torch.randn_like(parameter))
+    return model.eval()
+
+
+def record(folder: Path, called: str, run: Callable[..., torch.Tensor], other_size: dict[str, Any]) -> None:
+    pixels, large = torch.randn(2, 3, 21, 21), torch.randn(1, 3, 35, 28)
+    with torch.no_grad():
+        found = {called: run(pixels), f"large_{called}": run(large, **other_size)}
+    folder.mkdir(parents=True)
+    inputs = {"pixel_values": pixels, "large_pixel_values": large}
+    np.savez(folder / "io.npz", **{key: value.numpy() for key, value in (inputs | found).items()})
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Vision transformers beside the outputs of transformers on the same tiny checkpoints."""
+"""Vision transformers beside the outputs of transformers and timm on the same tiny checkpoints."""
 
 import dataclasses
 import json
@@ -52,10 +52,15 @@ def test_dinov2_gives_the_states_of_transformers():
         ("dinov2_registers_gated", vit.logits, "logits"),
         ("siglip_tower", vit.features, "features"),
         ("clip_tower", vit.features, "features"),
+        ("timm_registers", vit.logits, "logits"),
+        ("timm_map_pooling", vit.features, "features"),
+        ("timm_gated", vit.features, "features"),
+        ("timm_distilled", vit.logits, "logits"),
+        ("timm_mean_qk_norm", vit.logits, "logits"),
     ],
 )
 @pytest.mark.parametrize("size", ["", "large_"])
-def test_each_family_gives_the_outputs_of_transformers_at_its_own_size_and_another(name, run, output, size):
+def test_each_family_gives_the_reference_at_its_own_size_and_at_another(name, run, output, size):
     config, params, reference = load(name)
     found = run(params, config, jnp.asarray(reference[f"{size}pixel_values"]))
     np.testing.assert_allclose(found, reference[size + output], atol=1e-4)
