@@ -9,12 +9,17 @@ TarsiaError
 │   ├── InvalidRequest
 │   ├── ContextLengthExceeded   prompt + max_tokens does not fit the model's context
 │   └── UnsupportedInput        well-formed, but not for this model (an image to a text model)
-├── DocumentError               a file that cannot be read; `document` names it
-│   ├── UnsupportedDocument     neither PDF, HTML nor text
-│   ├── EncryptedDocument       needs a password
-│   ├── ScannedDocument         pages are pictures: no text to index
-│   ├── DamagedDocument         truncated, empty or malformed
-│   └── DocumentTooLarge        over a limit: bytes, pages, time or memory
+├── FileError                   a file that cannot be read; `file` names it
+│   ├── DocumentError
+│   │   ├── UnsupportedDocument     neither PDF, HTML nor text
+│   │   ├── EncryptedDocument       needs a password
+│   │   ├── ScannedDocument         pages are pictures: no text to index
+│   │   ├── DamagedDocument         truncated, empty or malformed
+│   │   └── DocumentTooLarge        over a limit: bytes, pages, time or memory
+│   └── ImageError
+│       ├── UnsupportedImage        not one of the formats that are read
+│       ├── DamagedImage            truncated, empty or malformed
+│       └── ImageTooLarge           over a limit: bytes, pixels, time or memory
 ├── Overloaded                  queue full or deadline passed; `retry_after` in seconds
 ├── Cancelled                   the caller left
 ├── FeatureDisabled             a part that is switched off or not installed
@@ -70,18 +75,22 @@ class DocumentNotFound(RequestError):
     code = "document_not_found"
 
 
-class DocumentError(TarsiaError):
-    """Raised for one file; `document` is the name the caller gave it, also the start of the message."""
+class FileError(TarsiaError):
+    """Raised for one file; `file` is the name the caller gave it, also the start of the message."""
 
-    code = "document_error"
+    code = "file_error"
 
-    def __init__(self, document: str, reason: str) -> None:
-        super().__init__(f"{document}: {reason}")
-        self.document = document
+    def __init__(self, file: str, reason: str) -> None:
+        super().__init__(f"{file}: {reason}")
+        self.file = file
         self.reason = reason
 
-    def __reduce__(self) -> tuple[type["DocumentError"], tuple[str, str]]:
-        return type(self), (self.document, self.reason)
+    def __reduce__(self) -> tuple[type["FileError"], tuple[str, str]]:
+        return type(self), (self.file, self.reason)
+
+
+class DocumentError(FileError):
+    code = "document_error"
 
 
 class UnsupportedDocument(DocumentError):
@@ -102,6 +111,22 @@ class DamagedDocument(DocumentError):
 
 class DocumentTooLarge(DocumentError):
     code = "document_too_large"
+
+
+class ImageError(FileError):
+    code = "image_error"
+
+
+class UnsupportedImage(ImageError):
+    code = "unsupported_image"
+
+
+class DamagedImage(ImageError):
+    code = "damaged_image"
+
+
+class ImageTooLarge(ImageError):
+    code = "image_too_large"
 
 
 class Overloaded(TarsiaError):

@@ -6,19 +6,20 @@ stdout is {"media_type", "pages", "warnings"} or {"error", "reason"}.
 """
 
 import json
-import math
 import sys
 from typing import Any
 
 from engine.documents import sniff
 from engine.documents.failure import Unreadable, too_large
 from engine.documents.limits import MEGABYTE, ParseLimits
+from engine.process_limits import limit_memory, limit_processor_time
 
 
 def main() -> None:
     header = json.loads(sys.stdin.buffer.readline())
     limits = ParseLimits(**header["limits"])
-    restrict(limits)
+    limit_memory(limits.max_memory)
+    limit_processor_time(limits.max_seconds + 1)
     try:
         result = read(header["name"], sys.stdin.buffer.read(), limits, header["password"])
     except Unreadable as refused:
@@ -31,27 +32,6 @@ def main() -> None:
 
 def refusal(refused: Unreadable) -> dict[str, Any]:
     return {"error": refused.kind, "reason": refused.reason}
-
-
-def restrict(limits: ParseLimits) -> None:
-    """Caps this process; what the system cannot cap (Windows, address space on macOS) is left out."""
-    try:
-        import resource
-    except ImportError:
-        return
-    seconds = math.ceil(limits.max_seconds) + 1
-    caps = (
-        (resource.RLIMIT_AS, limits.max_memory),
-        (resource.RLIMIT_CPU, seconds),
-        (resource.RLIMIT_CORE, 0),
-    )
-    for what, most in caps:
-        _, hard = resource.getrlimit(what)
-        soft = most if hard == resource.RLIM_INFINITY else min(most, hard)
-        try:
-            resource.setrlimit(what, (soft, hard))
-        except (OSError, ValueError):
-            continue
 
 
 def read(name: str, data: bytes, limits: ParseLimits, password: str | None) -> dict[str, Any]:
