@@ -23,6 +23,7 @@ import jax.numpy as jnp
 from engine.models.vit_config import VitConfig
 from engine.ops.activations import ACTIVATIONS, silu
 from engine.ops.attention import attention, attention_weights
+from engine.ops.images import extract_patches, flatten_patches
 from engine.ops.interpolate import resize_grid
 from engine.ops.linear import linear
 from engine.ops.norms import layer_norm
@@ -34,8 +35,8 @@ def hidden_states(params: Params, config: VitConfig, pixels: jax.Array) -> jax.A
     """Last states, float32 [B,tokens,hidden], the `config.prefix` tokens before the patches row by row.
 
     Args:
-        pixels: float32 [B,channels,height,width], normalised as the checkpoint wants; height and width
-            any multiple of the patch's: the position table is interpolated to other sizes.
+        pixels: float32 [B,channels,height,width], normalised as the checkpoint wants, of any size: the
+            position table is interpolated to others, and pixels that fill no patch are left out.
     """
     return encode(params, config, embed_patches(params, config, pixels))
 
@@ -98,13 +99,9 @@ def attention_maps(params: Params, config: VitConfig, pixels: jax.Array) -> jax.
 
 def embed_patches(params: Params, config: VitConfig, pixels: jax.Array) -> jax.Array:
     """[B,channels,height,width] -> [B,tokens,hidden], positions added: what the first layer reads."""
-    table, (batch, _, height, width) = params["embed"], pixels.shape
-    tall, wide = config.patch_size
-    if height % tall or width % wide:
-        raise ValueError(f"an image of {height}x{width} is not made of patches of {tall}x{wide}")
-    grid = (height // tall, width // wide)
-    apart = pixels.reshape(batch, config.channels, grid[0], tall, grid[1], wide)
-    flat = apart.transpose(0, 2, 4, 1, 3, 5).reshape(batch, grid[0] * grid[1], -1)
+    table, patches = params["embed"], extract_patches(pixels, config.patch_size)
+    batch, grid = pixels.shape[0], (patches.shape[1], patches.shape[2])
+    flat = flatten_patches(patches)
     weight = table["patch"]["weight"]
     x = linear(flat, weight.reshape(weight.shape[0], -1), table["patch"].get("bias"))
     prefix = jnp.concatenate([*_prefix(table, config), jnp.zeros((0, config.hidden_size), x.dtype)])

@@ -93,10 +93,14 @@ def test_an_image_of_another_size_goes_through_with_an_interpolated_table():
     assert bool(jnp.isfinite(states).all())
 
 
-def test_an_image_that_is_not_made_of_patches_is_refused():
+def test_pixels_that_fill_no_patch_are_left_out_as_a_convolution_leaves_them():
     config, params, _ = load("dinov2_hf")
-    with pytest.raises(ValueError, match="not made of patches of 14x14"):
-        vit.hidden_states(params, config, jnp.ones((1, 3, 57, 56)))
+    pixels = jnp.arange(3 * 57 * 60.0).reshape(1, 3, 57, 60) / 9999
+    np.testing.assert_array_equal(
+        vit.hidden_states(params, config, pixels), vit.hidden_states(params, config, pixels[:, :, :56, :56])
+    )
+    with pytest.raises(ValueError, match="smaller than a patch of 14x14"):
+        vit.hidden_states(params, config, jnp.ones((1, 3, 13, 56)))
 
 
 def test_a_model_without_a_classifier_has_no_logits():
