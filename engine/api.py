@@ -4,7 +4,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, overload
+from typing import Any, Literal, cast, overload
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,9 @@ from engine.errors import InvalidRequest, UnsupportedInput
 from engine.generate.loop import Generator
 from engine.generate.model import KV_BYTES, DecoderStepModel
 from engine.generate.request import Completion, GenerationRequest, Piece, SamplingParams
-from engine.models import decoder, encoder
+from engine.models import decoder, encoder, vit
+from engine.models.encoder_config import EncoderConfig
+from engine.models.vit_config import VitConfig
 from engine.private_folder import private_folder
 from engine.protocols import EmbeddingCache, Float32, Progress, Role
 from engine.registry import cache_dir, resolve
@@ -27,6 +29,8 @@ from engine.text.prompt import check_length, encode_chat
 from engine.text.template import ChatTemplate
 from engine.text.tokenizer import Tokenizer
 from engine.text.tool_calls import Tool
+from engine.vision.io import ImageInput
+from engine.vision.pipeline import Prediction, ViT
 from engine.weights.checkpoint import Checkpoint, Kind, checkpoint_kind, load_checkpoint
 from engine.weights.loading import is_packed
 from engine.weights.packed_cache import PackedCache
@@ -36,13 +40,18 @@ DEFAULT_MAX_CONTEXT = 2048
 SPECULATE = 3
 """By default: 2.3 times the tokens a second of CPU where a chat copies text, and 1.05 times in a story."""
 
-_KINDS = {"decoder": "a chat model", "encoder": "an embedding model", "reranker": "a reranker"}
+_KINDS = {
+    "decoder": "a chat model",
+    "encoder": "an embedding model",
+    "reranker": "a reranker",
+    "vision": "an image model",
+}
 
 Inputs = jax.Array | Mapping[str, jax.Array]
 
 
 class Engine:
-    """A model from a checkpoint: a chat model generates, an embedding model embeds, a reranker ranks.
+    """A model from a checkpoint: it chats, embeds texts, ranks, or classifies and embeds images.
 
     Thread-safe. A chat model's device state belongs to one scheduler thread, started on first use;
     `close()` ends it.
@@ -51,6 +60,7 @@ class Engine:
         print(eng.chat([{"role": "user", "content": "Hi"}], seed=7).text)
         vectors = Engine.load("all-minilm-l6-v2").embed(["a text"])     # (1, 384) unit float32
         best = Engine.load("bge-reranker-base").rerank("what?", texts).results[0].index
+        labels = Engine.load("vit-fashion").classify(["shoe.png"], top_k=3)
         logits = eng.model(eng.params, tokens)                          # pure: jit, grad, vmap it
     """
 
@@ -80,6 +90,7 @@ class Engine:
         self._generator: Generator | None = None
         self._embedder: TextEmbedder | None = None
         self._reranker: CrossEncoder | LateInteraction | None = None
+        self._vision: ViT | None = None
 
     @classmethod
     def load(
@@ -133,10 +144,10 @@ class Engine:
 
     @property
     def max_context(self) -> int:
-        """Most tokens of one text: prompt and reply of a chat, or one embedded text."""
+        """Most tokens of one text: prompt and reply of a chat, or one embedded text; 0 where none is read."""
         if isinstance(self.config, decoder.DecoderConfig):
             return min(self._max_context, self.config.max_context)
-        return self.config.max_seq_length
+        return self.config.max_seq_length if isinstance(self.config, EncoderConfig) else 0
 
     def model(self, params: Any, inputs: Inputs) -> jax.Array:
         """The model as a pure function of its parameters.
@@ -145,12 +156,17 @@ class Engine:
             params: `self.params`, or any pytree like it.
             inputs: token ids (batch, seq), or a mapping with `input_ids` and, for encoders and
                 rerankers, `attention_mask` (1 = token, 0 = padding; all ones when left out) and
-                `token_type_ids` (which text of a pair; all zeros when left out).
+                `token_type_ids` (which text of a pair; all zeros when left out). Of an image model
+                `pixel_values`, float32 (batch, channels, height, width), alone or in a mapping.
 
         Returns:
             Logits (batch, seq, vocab) of a decoder; last hidden states (batch, seq, embed) of an
-            encoder; logits (batch, 1) of a cross-encoder; unit vectors (batch, seq, dim) of ColBERT.
+            encoder; logits (batch, 1) of a cross-encoder; unit vectors (batch, seq, dim) of ColBERT;
+            logits (batch, labels) of an image classifier, else features (batch, dim).
         """
+        if isinstance(self.config, VitConfig):
+            pixels = jnp.asarray(inputs["pixel_values"] if isinstance(inputs, Mapping) else inputs)
+            return (vit.logits if self.config.labels else vit.features)(params, self.config, pixels)
         ids = jnp.asarray(inputs["input_ids"] if isinstance(inputs, Mapping) else inputs)
         if isinstance(self.config, decoder.DecoderConfig):
             return decoder.forward(params, self.config, ids)
@@ -256,13 +272,39 @@ class Engine:
             return self._embedder
 
     def embed(
-        self, texts: Sequence[str], *, role: Role | None = None, progress: Progress | None = None
+        self,
+        inputs: Sequence[str] | Sequence[ImageInput],
+        *,
+        role: Role | None = None,
+        progress: Progress | None = None,
     ) -> Float32:
-        """Unit vectors (len(texts), dim), in the order given.
+        """Unit vectors (len(inputs), dim), in the order given: of texts, or of an image model's images.
 
-        `role` says what the texts are to a search, for models that want a prompt before each (E5, BGE).
+        `role` says what texts are to a search, for models that want a prompt before each (E5, BGE).
         """
-        return self.embedder.embed(texts, role=role, progress=progress)
+        if self.kind == "vision":
+            return self.vision.embed(inputs, progress=progress)
+        return self.embedder.embed(cast(Sequence[str], inputs), role=role, progress=progress)
+
+    @property
+    def vision(self) -> ViT:
+        """What reads images in this image model. Raises UnsupportedInput for other models."""
+        if self.kind != "vision":
+            raise UnsupportedInput(f"{self.name} is {_KINDS[self.kind]}: it reads no images", param="model")
+        with self._lock:
+            if self._vision is None:
+                self._vision = ViT(self.checkpoint)
+            return self._vision
+
+    def classify(
+        self, images: Sequence[ImageInput], top_k: int = 5, *, progress: Progress | None = None
+    ) -> list[Prediction]:
+        """The `top_k` likeliest classes of each image, best first.
+
+        Images are paths, bytes of files, data URLs, uint8 arrays or Pillow's. Raises ImageError for one that
+        cannot be read, UnsupportedInput for a model without classes.
+        """
+        return self.vision.predict(images, top_k, progress=progress)
 
     @property
     def reranker(self) -> CrossEncoder | LateInteraction:
@@ -298,6 +340,8 @@ class Engine:
             self.generator.warm(progress, context)
         elif self.kind == "encoder":
             self.embedder.warm(progress)
+        elif self.kind == "vision":
+            self.vision.warm(progress)
         else:
             self.reranker.warm(progress)
 

@@ -76,9 +76,13 @@ class DocumentNotFound(RequestError):
 
 
 class FileError(TarsiaError):
-    """Raised for one file; `file` is the name the caller gave it, also the start of the message."""
+    """Raised for one file; `file` is the name the caller gave it, also the start of the message.
+
+    `param` is the field of a request that held it, where one did.
+    """
 
     code = "file_error"
+    param: str | None = None
 
     def __init__(self, file: str, reason: str) -> None:
         super().__init__(f"{file}: {reason}")

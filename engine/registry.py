@@ -18,6 +18,9 @@ from engine.errors import BadCheckpoint, ModelNotFound
 
 ModelKind = Literal["chat", "embedding"]
 
+BUNDLED = {"vit-fashion": Path(__file__).parent / "vision" / "vit-fashion"}
+"""Models that come with Tarsia itself."""
+
 PACKED = "packed.safetensors"
 """Quantised weights in a folder that `tarsia models quantize --out` made."""
 _READ_SIZE = 4 << 20
@@ -274,12 +277,16 @@ def resolve(name_or_path: str | Path) -> InstalledModel:
             model = InstalledModel(name, _weights(installed), known_model(name))
             check_integrity(model)
             return model
+        if name in BUNDLED:
+            return InstalledModel(name, BUNDLED[name], None)
     path = Path(name).expanduser()
     if path.is_dir() or path.is_file():
         return InstalledModel(path.stem if path.is_file() else path.resolve().name, _weights(path), None)
     if known_model(name):
         raise ModelNotFound(f"model {name!r} is not installed; run `tarsia models pull {name}`")
-    names = ", ".join(sorted({m.name for m in installed_models()} | {m.alias for m in KNOWN_MODELS}))
+    names = ", ".join(
+        sorted({m.name for m in installed_models()} | {m.alias for m in KNOWN_MODELS} | set(BUNDLED))
+    )
     raise ModelNotFound(f"no model or folder called {name!r}; there are: {names} (see `tarsia models list`)")
 
 

@@ -30,6 +30,7 @@ from serve.routes import (
     documents,
     embeddings,
     health,
+    images,
     metrics,
     models,
     rerank,
@@ -50,6 +51,7 @@ _API: tuple[Sequence[Route], ...] = (
     completions.ROUTES,
     embeddings.ROUTES,
     rerank.ROUTES,
+    images.ROUTES,
     documents.ROUTES,
     ask.ROUTES,
     system.ROUTES,
@@ -89,7 +91,9 @@ def live_gauges(stats: Mapping[str, object]) -> dict[str, float]:
 
 def _middleware(settings: Settings, counters: Metrics, drain: Drain) -> list[Middleware]:
     """Outermost first. CORS is outside the envelope, so that pages can read every error."""
-    uploads = dict.fromkeys(("/v1/documents", "/documents"), settings.max_upload_bytes)
+    paths = ("/v1/documents", *(route.path for route in images.ROUTES))
+    either = [path for full in paths for path in (full, full.removeprefix("/v1"))]
+    uploads = dict.fromkeys(either, settings.max_upload_bytes)
     stack = [Middleware(RequestId)]
     if settings.access_log != "off":
         stack.append(Middleware(AccessLog, settings.access_log))

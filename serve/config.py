@@ -47,6 +47,7 @@ class Settings:
     )
     embedding_model: str = _setting("all-minilm-l6-v2", "alias or folder of the embedding model")
     rerank_model: str = _setting("", "alias or folder of the reranker; empty for none")
+    vision_model: str = _setting("vit-fashion", "alias or folder of the image model; empty for none")
     max_slots: int = _setting(4, "chats that decode together; more wait in the queue")
     max_context: int = _setting(2048, "most tokens of one chat, prompt and reply together")
     max_queue: int = _setting(64, "chats that may wait for a slot; more are refused with 503")
@@ -56,6 +57,7 @@ class Settings:
     speculate: int = _setting(3, "tokens guessed ahead where a chat repeats itself; never changes a reply")
     max_body_bytes: int = _setting(8 * 2**20, "largest JSON body")
     max_upload_bytes: int = _setting(64 * 2**20, "largest uploaded document")
+    max_image_pixels: int = _setting(40_000_000, "largest image, width times height")
     max_connections: int = _setting(512, "open connections; more are refused")
     max_header_bytes: int = _setting(32 * 2**10, "largest request header")
     header_timeout: float = _setting(10.0, "time a client has to send its headers")
@@ -75,7 +77,8 @@ class Settings:
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65535:
             raise ConfigError(f"port must be from 0 to 65535, not {self.port}")
-        for name in ("max_slots", "max_context", "max_body_bytes", "max_upload_bytes", "max_connections"):
+        positive = ("max_slots", "max_context", "max_body_bytes", "max_upload_bytes", "max_image_pixels")
+        for name in (*positive, "max_connections"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}")
         for name in ("kv_bytes", "speculate"):

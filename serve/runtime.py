@@ -24,7 +24,7 @@ from serve.library import DocumentRecord, Library
 from stores import Database
 from stores.cache.embeddings import EmbeddingTable
 
-ModelKind = Literal["chat", "embedding", "rerank"]
+ModelKind = Literal["chat", "embedding", "rerank", "vision"]
 Stage = Callable[[str, int, int], None]
 """Called with (what is being done, done, total) while the runtime starts."""
 
@@ -54,11 +54,13 @@ class Runtime:
         embedding: Engine,
         database: Database,
         reranker: Engine | None = None,
+        vision: Engine | None = None,
     ) -> None:
         self.settings = settings
         self._chat = chat
         self._embedding = embedding
         self._reranker = reranker
+        self._vision = vision
         self._database = database
         self._started = int(time.time())
         self._scratch: Path | None = None
@@ -106,7 +108,14 @@ class Runtime:
             report(f"load {settings.rerank_model}", 0, 1)
             reranker = Engine.load(settings.rerank_model)
             _expect(reranker, "reranker", settings.rerank_model, "rerank_model")
-        return cls(settings, chat=chat, embedding=embedding, reranker=reranker, database=database)
+        vision = None
+        if settings.vision_model:
+            report(f"load {settings.vision_model}", 0, 1)
+            vision = Engine.load(settings.vision_model)
+            _expect(vision, "vision", settings.vision_model, "vision_model")
+        return cls(
+            settings, chat=chat, embedding=embedding, reranker=reranker, vision=vision, database=database
+        )
 
     @classmethod
     def ephemeral(
@@ -125,7 +134,7 @@ class Runtime:
     def warm(self, stage: Stage | None = None) -> None:
         """Compiles the programs requests will need and marks the runtime ready."""
         report = stage or (lambda what, done, total: None)
-        for engine in (self._embedding, self._chat, self._reranker):
+        for engine in (self._embedding, self._chat, self._reranker, self._vision):
             if engine is not None:
                 engine.warm(partial(report, f"warm {engine.name}"))
         self.ready = True
@@ -135,6 +144,7 @@ class Runtime:
             (self._chat, "chat"),
             (self._embedding, "embedding"),
             (self._reranker, "rerank"),
+            (self._vision, "vision"),
         ]
         return [ModelInfo(engine.name, kind, self._started) for engine, kind in loaded if engine is not None]
 
@@ -170,6 +180,13 @@ class Runtime:
             )
         return self._reranker
 
+    def vision_engine(self, name: str | None) -> Engine:
+        """The image model, of that name if one is given.
+
+        Raises ModelNotFound, or UnsupportedInput for a model of another kind.
+        """
+        return self._engine(name, self._vision, "vision")
+
     def ingest(self, name: str, data: bytes, *, progress: Progress | None = None) -> DocumentRecord:
         limits = ParseLimits(max_bytes=self.settings.max_upload_bytes)
         return self.library.ingest(name, data, limits=limits, progress=progress)
@@ -200,7 +217,7 @@ class Runtime:
     def close(self) -> None:
         """Ends streams, closes the database. Idempotent."""
         self.ready = False
-        for engine in (self._chat, self._embedding, self._reranker):
+        for engine in (self._chat, self._embedding, self._reranker, self._vision):
             if engine is not None:
                 engine.close()
         self._database.close()

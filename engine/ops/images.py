@@ -25,10 +25,12 @@ def resize(
     wide = jnp.asarray(images, jnp.float32)
     if method == "nearest":
         rows, columns = (_nearest(old, new) for old, new in zip(images.shape[-3:-1], size, strict=True))
-        picked: jax.Array = jnp.take(jnp.take(wide, rows, axis=-3), columns, axis=-2)
-        return picked
+        return jnp.take(jnp.take(wide, rows, axis=-3), columns, axis=-2)
     shape = (*images.shape[:-3], *size, images.shape[-1])
-    return jax.image.resize(wide, shape, _METHODS[method], antialias=antialias, precision="highest")
+    resized: jax.Array = jax.image.resize(
+        wide, shape, _METHODS[method], antialias=antialias, precision="highest"
+    )
+    return resized
 
 
 def _nearest(old: int, new: int) -> NDArray[np.int64]:

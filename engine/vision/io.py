@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, Union
 
@@ -15,7 +16,16 @@ from engine.vision.limits import ImageLimits
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-ImageInput: TypeAlias = Union[bytes, str, Path, Pixels, "Image"]
+
+@dataclass(frozen=True)
+class ImageFile:
+    """An image file's bytes, and what errors are to call it."""
+
+    name: str
+    data: bytes
+
+
+ImageInput: TypeAlias = Union[bytes, str, Path, ImageFile, Pixels, "Image"]
 """A file's bytes, a path, a `data:` URL, uint8 pixels (height, width[, 1, 3 or 4]), or Pillow's image."""
 
 _DATA = "data:"
@@ -46,6 +56,8 @@ def read_image(
         return decode_image(name or Path(source).name, file_bytes(Path(source), limits), limits, background)
     if isinstance(source, str):
         source = data_url_bytes(source)
+    if isinstance(source, ImageFile):
+        name, source = source.name, source.data
     if isinstance(source, bytes):
         return decode_image(name or "image", source, limits, background)
     if isinstance(source, np.ndarray):

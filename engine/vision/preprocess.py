@@ -88,7 +88,7 @@ class Preprocessing:
             height, width = self.resized(image.shape[:2])
             picture = picture.resize((width, height), Image.Resampling(_RESAMPLES.index(self.resample)))
         fitted = np.asarray(picture).reshape(picture.height, picture.width, self.channels)
-        return fitted if self.crop is None else _cropped(fitted, self.crop, self.rounding)
+        return fitted if self.crop is None else _cropped(fitted, self.crop, self.offsets(fitted.shape))
 
     def resized(self, shape: tuple[int, ...]) -> tuple[int, int]:
         """(height, width) that an image of `shape` is resized to."""
@@ -99,6 +99,11 @@ class Preprocessing:
             return height, width
         long = int(self.size * max(height, width) / min(height, width))
         return (long, self.size) if width <= height else (self.size, long)
+
+    def offsets(self, shape: tuple[int, ...]) -> tuple[int, int]:
+        """(top, left) of the crop in a resized image of `shape`; below 0 for a margin around it."""
+        crop = self.crop or (shape[0], shape[1])
+        return _offset(shape[0] - crop[0], self.rounding), _offset(shape[1] - crop[1], self.rounding)
 
     def _normalized(self, fitted: Pixels) -> Float32:
         out = np.empty((self.channels, *fitted.shape[:2]), np.float32)
@@ -115,8 +120,8 @@ class Preprocessing:
         return tables
 
 
-def _cropped(image: Pixels, size: tuple[int, int], rounding: Rounding) -> Pixels:
-    top, left = (_offset(have - want, rounding) for have, want in zip(image.shape[:2], size, strict=True))
+def _cropped(image: Pixels, size: tuple[int, int], offsets: tuple[int, int]) -> Pixels:
+    top, left = offsets
     before, start = (max(-top, 0), max(-left, 0)), (max(top, 0), max(left, 0))
     part = image[start[0] : start[0] + size[0] - before[0], start[1] : start[1] + size[1] - before[1]]
     if part.shape[:2] == size:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from engine.errors import BadCheckpoint, ModelNotFound, UnsupportedModel
-from engine.models import decoder, encoder
+from engine.models import decoder, encoder, vit
 from engine.models.decoder_config import DecoderConfig, unsupported
 from engine.models.decoder_gguf import GGUF_ARCHITECTURES, decoder_from_gguf
 from engine.models.decoder_hf import HF_ARCHITECTURES, decoder_from_hf
@@ -15,6 +15,9 @@ from engine.models.encoder_config import EncoderConfig, embedding_decoder
 from engine.models.encoder_hf import HF_ARCHITECTURES as ENCODER_ARCHITECTURES
 from engine.models.encoder_hf import encoder_from_hf
 from engine.models.fields import Fields
+from engine.models.vit_config import VitConfig
+from engine.models.vit_hf import HF_ARCHITECTURES as VISION_ARCHITECTURES
+from engine.vision.preprocess import Preprocessing
 from engine.weights import families
 from engine.weights.colbert import ColbertSettings, colbert_settings, is_colbert
 from engine.weights.files import read_object, read_object_if_there, read_text
@@ -29,12 +32,23 @@ from engine.weights.packed_cache import PackedCache
 from engine.weights.policy import Policy, Quant
 from engine.weights.pooling import Prompts, sentence_prompts, sentence_settings
 from engine.weights.safetensors import INDEX, SINGLE, SafetensorsSource
+from engine.weights.vision import (
+    IGNORED,
+    PREPROCESSOR,
+    is_vision,
+    plain,
+    vision_config,
+    vision_preprocessing,
+    vit_source,
+)
 
 if TYPE_CHECKING:
     from engine.text.tokenizer import Tokenizer
 
-Kind: TypeAlias = Literal["decoder", "encoder", "reranker"]
-"""A chat model, an embedding model, or an encoder that scores documents: by a head, or as ColBERT."""
+Kind: TypeAlias = Literal["decoder", "encoder", "reranker", "vision"]
+"""A chat model, an embedding model, an encoder that scores documents (by a head, or as ColBERT), or a model
+that reads images."""
+Config: TypeAlias = DecoderConfig | EncoderConfig | VitConfig
 
 _MOST_FACTORS = 4096
 
@@ -51,6 +65,7 @@ class Checkpoint:
         eos_ids: tokens that end a reply, as the model's configuration lists them; may be empty.
         prompts: what an embedding model wants before a query or a document; none for most.
         colbert: how a ColBERT model reads queries and documents; None in others.
+        preprocessing: what is done to images before the model; None for text.
         identity: 32 hex digits of the content; see `identity.content_identity`.
 
     Example:
@@ -63,7 +78,7 @@ class Checkpoint:
     architecture: str
     kind: Kind
     quant: Quant
-    config: DecoderConfig | EncoderConfig
+    config: Config
     params: dict[str, Any]
     identity: str
     tokenizer: "Tokenizer | None" = None
@@ -71,10 +86,13 @@ class Checkpoint:
     eos_ids: tuple[int, ...] = ()
     prompts: Prompts = Prompts()
     colbert: ColbertSettings | None = None
+    preprocessing: Preprocessing | None = None
 
     def __post_init__(self) -> None:
+        if self.tokenizer is None or isinstance(self.config, VitConfig):
+            return
         # JAX clamps an id out of range, so a foreign tokenizer would give wrong vectors in silence.
-        if self.tokenizer is not None and self.tokenizer.vocab_size > self.config.vocab_size:
+        if self.tokenizer.vocab_size > self.config.vocab_size:
             raise BadCheckpoint(
                 f"{self.path}: the tokenizer has {self.tokenizer.vocab_size} tokens, "
                 f"the model {self.config.vocab_size}; they do not belong together"
@@ -119,6 +137,8 @@ def checkpoint_kind(path: Path) -> Kind:
     """What a model is, read from its configuration alone; the errors are those of `load_checkpoint`."""
     if _has_config(path):
         values = read_object(path / "config.json")
+        if is_vision(values):
+            return "vision"
         config = _hf_config(path, values)
         if isinstance(config, EncoderConfig):
             return "encoder" if config.head is None and not is_colbert(values) else "reranker"
@@ -147,8 +167,10 @@ def _from_folder(folder: Path, wish: Wish) -> Checkpoint:
     from engine.text.tokenizer import tokenizer_from_folder
 
     values = read_object(folder / "config.json")
-    config = _hf_config(folder, values)
     files = wish.packed(folder) or SafetensorsSource(folder)
+    if is_vision(values):
+        return _of_images(folder, values, files, wish)
+    config = _hf_config(folder, values)
     if isinstance(config, EncoderConfig) and is_colbert(values):
         config = replace(config, projection=_projection(folder, files))
     origin = files if isinstance(files, PackedWeights) else _hf_tensors(config, files)
@@ -167,6 +189,31 @@ def _from_folder(folder: Path, wish: Wish) -> Checkpoint:
         eos_ids=_eos_ids(folder, values),
         colbert=colbert_settings(folder) if is_colbert(values) else None,
         prompts=sentence_prompts(folder) if isinstance(config, EncoderConfig) else Prompts(),
+    )
+
+
+def _of_images(
+    folder: Path, values: dict[str, Any], files: SafetensorsSource | PackedWeights, wish: Wish
+) -> Checkpoint:
+    if isinstance(files, PackedWeights):
+        raise UnsupportedModel(
+            f"{folder}: packed image models are not supported; load the folder it came from"
+        )
+    tensors = plain(files)
+    config = vision_config(folder, values, files)
+    origin = Tensors(files.paths, *vit_source(config, tensors), IGNORED)
+    settings = [folder / "config.json", folder / PREPROCESSOR]
+    weights = wish.load(origin, vit.parameter_shapes(config), settings)
+    return Checkpoint(
+        name=folder.name,
+        path=folder,
+        architecture=config.architecture,
+        kind="vision",
+        quant=weights.quant,
+        config=config,
+        params=weights.params,
+        identity=weights.identity,
+        preprocessing=vision_preprocessing(folder, values, config),
     )
 
 
@@ -195,7 +242,7 @@ def _hf_config(folder: Path, values: dict[str, Any]) -> DecoderConfig | EncoderC
     source = str(folder / "config.json")
     architecture = Fields(values, source).text("model_type")
     if architecture not in HF_ARCHITECTURES + ENCODER_ARCHITECTURES:
-        raise unsupported(architecture, HF_ARCHITECTURES + ENCODER_ARCHITECTURES)
+        raise unsupported(architecture, HF_ARCHITECTURES + ENCODER_ARCHITECTURES + VISION_ARCHITECTURES)
     decodes = architecture in HF_ARCHITECTURES
     if decodes and not (folder / "modules.json").is_file():
         return decoder_from_hf(values, source)

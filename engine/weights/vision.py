@@ -1,6 +1,14 @@
-"""How image models lie in files: each source as `build` wants it, with its key map."""
+"""How image models lie in files: configurations, each source as `build` wants it, with its key map."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 from engine.models.vit_config import VitConfig
+from engine.models.vit_hf import HF_ARCHITECTURES, vit_from_hf
+from engine.models.vit_timm import vit_from_timm
+from engine.vision.preprocess import Preprocessing, preprocessing_from_hf, preprocessing_from_timm
+from engine.weights.files import read_object_if_there
 from engine.weights.names import Rename
 from engine.weights.source import TensorSource
 from engine.weights.views import Parts, Renamed, SplitSource, WithoutBatch
@@ -22,6 +30,34 @@ _RANKS = {
 _UNREAD = ("pooler.", "embeddings.mask_token")
 IGNORED = ("decoder.", *(f"{at}{name}" for at in ("", *PREFIXES) for name in _UNREAD))
 """Poolers that take no part in embeddings, what images were masked with in training."""
+
+
+PREPROCESSOR = "preprocessor_config.json"
+
+
+def is_vision(values: Mapping[str, Any]) -> bool:
+    """Whether a config.json is of an image model: of Hugging Face's, or of timm, whose say `architecture`."""
+    return values.get("model_type") in HF_ARCHITECTURES or is_timm(values)
+
+
+def is_timm(values: Mapping[str, Any]) -> bool:
+    return "model_type" not in values and isinstance(values.get("architecture"), str)
+
+
+def vision_config(folder: Path, values: Mapping[str, Any], tensors: TensorSource) -> VitConfig:
+    """`tensors` as they are in the files. Raises UnsupportedModel or BadCheckpoint."""
+    source = str(folder / "config.json")
+    if is_timm(values):
+        return vit_from_timm(values, plain(tensors), source)
+    return vit_from_hf(values, source)
+
+
+def vision_preprocessing(folder: Path, values: Mapping[str, Any], config: VitConfig) -> Preprocessing:
+    """What is done to images before the model. Raises UnsupportedModel or BadCheckpoint."""
+    if is_timm(values):
+        return preprocessing_from_timm(values, config, str(folder / "config.json"))
+    settings = read_object_if_there(folder / PREPROCESSOR)
+    return preprocessing_from_hf(settings, config, str(folder / PREPROCESSOR))
 
 
 def vit_source(config: VitConfig, source: TensorSource) -> tuple[TensorSource, Rename]:

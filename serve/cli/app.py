@@ -8,7 +8,7 @@ import typer
 
 app = typer.Typer(
     name="tarsia",
-    help="Chat, embeddings and answers with page citations, in one process.",
+    help="Chat, embeddings, images and answers with page citations, in one process.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -40,6 +40,13 @@ class Form(Enum):
 
     int8 = "int8"
     int4 = "int4"
+
+
+class Method(Enum):
+    """Ways of `tarsia classify --overlay`."""
+
+    saliency = "saliency"
+    attention_rollout = "attention_rollout"
 
 
 @app.command()
@@ -128,6 +135,38 @@ def embed(
     from serve.cli.embed import run
 
     run(texts or [], {"embedding_model": model}, config_file, as_json=as_json)
+
+
+@app.command()
+def classify(
+    files: Annotated[
+        list[Path],
+        typer.Argument(metavar="FILES", help="JPEG, PNG, WebP, GIF, BMP, TIFF, or folders of them."),
+    ],
+    model: Annotated[
+        str | None, typer.Option("--model", help="Image model: alias or folder.", show_default=False)
+    ] = None,
+    top_k: Annotated[int, typer.Option("--top-k", help="Classes to name for each.")] = 3,
+    overlay: Annotated[
+        Path | None,
+        typer.Option(metavar="PNG", help="Write what it looked at in the one image.", show_default=False),
+    ] = None,
+    method: Annotated[Method, typer.Option(help="How --overlay finds that.")] = Method.saliency,
+    as_json: AsJson = False,
+    config_file: ConfigFile = None,
+) -> None:
+    """Say what images show."""
+    from serve.cli.classify import run
+
+    run(
+        files,
+        {"vision_model": model},
+        config_file,
+        top_k=top_k,
+        overlay=overlay,
+        method=method.value,
+        as_json=as_json,
+    )
 
 
 @app.command()

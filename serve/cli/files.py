@@ -1,13 +1,16 @@
 """The files that a command line names: folders opened, each file with the name its citations will show."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from engine.errors import DocumentError, DocumentTooLarge, UnsupportedDocument
 
 SUFFIXES = frozenset({".pdf", ".html", ".htm", ".xhtml", ".txt", ".text", ".md", ".markdown", ".rst"})
+IMAGE_SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff"}
+)
 
 
 @dataclass(frozen=True)
@@ -35,12 +38,21 @@ def named_files(paths: Sequence[Path]) -> list[NamedFile]:
     Raises:
         DocumentError: a path that does not exist, or a folder with no document in it.
     """
+    return _named(paths, SUFFIXES, "PDF, HTML, Markdown or text file")
+
+
+def named_images(paths: Sequence[Path]) -> list[NamedFile]:
+    """As `named_files`, of images. Raises FileError."""
+    return _named(paths, IMAGE_SUFFIXES, "JPEG, PNG, WebP, GIF, BMP or TIFF file")
+
+
+def _named(paths: Sequence[Path], suffixes: Collection[str], what: str) -> list[NamedFile]:
     found: list[Path] = []
     for path in paths:
         if path.is_dir():
-            inside = sorted(p for p in path.rglob("*") if p.is_file() and p.suffix.lower() in SUFFIXES)
+            inside = sorted(p for p in path.rglob("*") if p.is_file() and p.suffix.lower() in suffixes)
             if not inside:
-                raise UnsupportedDocument(str(path), "no PDF, HTML, Markdown or text file is in this folder")
+                raise UnsupportedDocument(str(path), f"no {what} is in this folder")
             found += inside
         elif path.is_file():
             found.append(path)

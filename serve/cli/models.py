@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from engine import pull as pulling
-from engine.registry import KNOWN_MODELS, installed_models, models_dir
+from engine.registry import BUNDLED, KNOWN_MODELS, installed_models, models_dir
 from serve.cli.output import logged_stages, print_json, print_table
 
 
@@ -21,6 +21,19 @@ def run_list(*, as_json: bool) -> None:
             "summary": model.summary,
         }
         for model in KNOWN_MODELS
+    ]
+    rows += [
+        {
+            "name": name,
+            "installed": True,
+            "kind": "vision",
+            "size": _size(path),
+            "licence": "Apache-2.0",
+            "source": "comes with Tarsia",
+            "sha256": None,
+            "summary": "names ten kinds of clothes in images",
+        }
+        for name, path in BUNDLED.items()
     ]
     rows += [
         {

@@ -8,7 +8,7 @@ from starlette.requests import Request
 
 from serve.errors import HttpError
 
-__all__ = ["read_body"]
+__all__ = ["read_body", "refusal"]
 
 Body = TypeVar("Body", bound=BaseModel)
 
@@ -28,12 +28,13 @@ async def read_body(request: Request, kind: type[Body]) -> Body:
     try:
         return kind.model_validate_json(content)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        raise _refusal(first["type"], first["loc"], first["msg"]) from None
+        raise refusal(error) from None
 
 
-def _refusal(kind: str, location: Sequence[str | int], message: str) -> HttpError:
-    param = _path(location)
+def refusal(error: ValidationError) -> HttpError:
+    """The first thing that is wrong with a body, as an error of HTTP."""
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    kind, message, param = first["type"], first["msg"], _path(first["loc"])
     if kind == "json_invalid":
         text = f"The body is not valid JSON: {message.removeprefix('Invalid JSON: ')}."
     elif param is None:

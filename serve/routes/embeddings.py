@@ -4,7 +4,7 @@ import base64
 import json
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -22,11 +22,12 @@ from serve.streaming.attend import attend
 if TYPE_CHECKING:
     from engine import Engine
 
-__all__ = ["ROUTES"]
+__all__ = ["ROUTES", "Encoding", "rendered_vectors"]
 
 MAX_INPUTS = 2048
 """OpenAI's limit of inputs per request."""
 
+Encoding: TypeAlias = Literal["float", "base64"]
 TokenIds = list[Annotated[int, Field(ge=0, le=2**31 - 1)]]
 
 
@@ -38,7 +39,7 @@ class EmbeddingRequest(BaseModel):
 
     input: str | list[str] | TokenIds | list[TokenIds]
     model: str | None = None
-    encoding_format: Literal["float", "base64"] = "float"
+    encoding_format: Encoding = "float"
     dimensions: int | None = None
     truncate: bool = False
     input_type: Literal["query", "document"] | None = None
@@ -71,8 +72,7 @@ async def embeddings(request: Request) -> Response:
     vectors, tokens = await attend(request, services.drain, work)
     services.metrics.stage("embed", time.perf_counter() - began)
     services.metrics.tokens(tokens, 0)
-    encode = _base64 if body.encoding_format == "base64" else _floats
-    content = await services.light.run(_render, vectors, encode, engine.name, tokens)
+    content = await services.light.run(rendered_vectors, vectors, body.encoding_format, engine.name, tokens)
     return Response(content, media_type="application/json")
 
 
@@ -112,8 +112,9 @@ def _text_of(engine: "Engine", item: list[int], index: int) -> str:
     return engine.tokenizer.decode(item, skip_special=True)
 
 
-def _render(vectors: Float32, encode: Callable[[Float32], object], model: str, tokens: int) -> bytes:
+def rendered_vectors(vectors: Float32, encoding: Encoding, model: str, tokens: int) -> bytes:
     """The reply, one vector at a time: one dump of two thousand would hold the event loop up for long."""
+    encode: Callable[[Float32], object] = _base64 if encoding == "base64" else _floats
     items = (
         json.dumps({"object": "embedding", "index": index, "embedding": encode(vector)})
         for index, vector in enumerate(vectors)

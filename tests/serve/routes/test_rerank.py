@@ -84,7 +84,11 @@ def test_what_is_wrong_is_named(client, body, status, param):
 
 def test_it_is_listed_among_the_models(client):
     kinds = {model["id"]: model["kind"] for model in client.get("/v1/models").json()["data"]}
-    assert kinds == {"all-minilm-l6-v2": "embedding", "tiny-reranker": "rerank"}
+    assert kinds == {
+        "all-minilm-l6-v2": "embedding",
+        "tiny-reranker": "rerank",
+        "vit-fashion": "vision",
+    }
 
 
 def test_without_a_reranker_the_error_says_what_to_set(minilm_path):

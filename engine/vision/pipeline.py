@@ -1,0 +1,223 @@
+"""From images to labels, vectors and maps: `ViT`, a loaded image model with its preprocessing."""
+
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from engine.errors import FileError, InvalidRequest, UnsupportedInput, UnsupportedModel
+from engine.models import vit
+from engine.models.vit_config import VitConfig
+from engine.ops.jit import compile
+from engine.protocols import Float32, Progress
+from engine.shapes import BATCH_BUCKETS, bucket
+from engine.vision.decode import Pixels
+from engine.vision.decoders import MOST
+from engine.vision.explain import rollout, saliency
+from engine.vision.heatmap import HeatMap, heat_map
+from engine.vision.io import ImageInput, read_image
+from engine.vision.limits import ImageLimits
+from engine.vision.preprocess import stacked
+from engine.weights.checkpoint import Checkpoint
+
+_BATCH_TOKENS = {"cpu": 2048}
+"""Tokens of one batch at most, by platform; 16,384 on others."""
+
+
+@dataclass(frozen=True)
+class Label:
+    label: str
+    probability: float
+
+
+Prediction = tuple[Label, ...]
+"""The best classes of one image, best first."""
+
+
+class ViT:
+    """An image checkpoint, ready for images in any form (`io.ImageInput`). Safe to share between threads.
+
+    Images are decoded and resized on the host while the model runs, and run in padded batches; an image has
+    the same result in any batch within 1e-5.
+
+    Example:
+        >>> model = ViT(load_checkpoint(Path("vit-fashion")))
+        >>> model.predict(["shoe.png"], top_k=1)[0]
+        (Label(label='sneaker', probability=0.98),)
+    """
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        if not isinstance(checkpoint.config, VitConfig) or checkpoint.preprocessing is None:
+            raise UnsupportedModel(f"{checkpoint.name} reads text; use an image model")
+        self.name = checkpoint.name
+        self.config = checkpoint.config
+        self.preprocessing = checkpoint.preprocessing
+        self.model_id = f"{checkpoint.name}:{checkpoint.quant}@{checkpoint.identity}"
+        self._params = checkpoint.params
+        jit = jax.jit if checkpoint.quant == "f32" else compile
+        self._programs = {
+            run: jit(partial(run, config=self.config)) for run in (_embedded, _classified, saliency, rollout)
+        }
+        self._device = threading.Lock()
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Names of the classes; empty for a model that only embeds."""
+        return self.config.labels
+
+    @property
+    def dim(self) -> int:
+        """Numbers of an embedding."""
+        return self.config.features
+
+    def predict(
+        self,
+        images: Sequence[ImageInput],
+        top_k: int = 5,
+        *,
+        limits: ImageLimits | None = None,
+        progress: Progress | None = None,
+    ) -> list[Prediction]:
+        """The `top_k` likeliest classes of each image, in the order given.
+
+        Raises:
+            ImageError: the first image that cannot be read.
+            InvalidRequest: a `top_k` below 1.
+            UnsupportedInput: a model without classes.
+        """
+        found = []
+        for prediction in self.stream(images, top_k, limits=limits):
+            if isinstance(prediction, FileError):
+                raise prediction
+            found.append(prediction)
+            if progress:
+                progress(len(found), len(images))
+        return found
+
+    def stream(
+        self, images: Iterable[ImageInput], top_k: int = 5, *, limits: ImageLimits | None = None
+    ) -> Iterator[Prediction | FileError]:
+        """As `predict`, one by one as batches are done; an image that cannot be read gives its error."""
+        if not self.labels:
+            raise UnsupportedInput(f"{self.name} has no classes: it embeds images", param="model")
+        if top_k < 1:
+            raise InvalidRequest(f"top_k must be at least 1, not {top_k}", param="top_k")
+        for row in self._each(images, _classified, limits):
+            yield row if isinstance(row, FileError) else self._named(row, top_k)
+
+    def embed(
+        self,
+        images: Sequence[ImageInput],
+        *,
+        limits: ImageLimits | None = None,
+        progress: Progress | None = None,
+    ) -> Float32:
+        """Unit vectors (len(images), dim), in the order given. Raises ImageError for an unreadable one."""
+        vectors = np.zeros((len(images), self.dim), np.float32)
+        for done, row in enumerate(self._each(images, _embedded, limits)):
+            if isinstance(row, FileError):
+                raise row
+            vectors[done] = row
+            if progress:
+                progress(done + 1, len(images))
+        return vectors
+
+    def saliency(self, image: ImageInput, *, limits: ImageLimits | None = None) -> HeatMap:
+        """Which pixels the likeliest class depends on, or the embedding of a model without classes."""
+        pixels = read_image(image, limits=limits)
+        seen, best = self._run(saliency, self._prepared(pixels))
+        label = self.labels[int(best)] if self.labels else None
+        return heat_map(pixels, seen, self.preprocessing, label)
+
+    def attention_rollout(self, image: ImageInput, *, limits: ImageLimits | None = None) -> HeatMap:
+        """Which patches the attention of all layers together has read, from the least read to the most."""
+        pixels = read_image(image, limits=limits)
+        seen = self._run(rollout, self._prepared(pixels))
+        return heat_map(pixels, seen - seen.min(), self.preprocessing, None)
+
+    def warm(self, progress: Progress | None = None) -> None:
+        """Compiles the programs of each batch size ahead of the first request."""
+        sizes = [size for size in BATCH_BUCKETS if size <= self._rows]
+        empty = np.zeros(self._shape, np.float32)
+        runs = (_embedded, _classified) if self.labels else (_embedded,)
+        for done, size in enumerate(sizes, start=1):
+            for run in runs:
+                self._run_batch([empty] * size, run)
+            if progress:
+                progress(done, len(sizes))
+
+    @property
+    def _shape(self) -> tuple[int, int, int]:
+        height, width = self.preprocessing.output or self.config.image_size
+        return self.config.channels, height, width
+
+    @property
+    def _rows(self) -> int:
+        """Images of a batch at most."""
+        _, height, width = self._shape
+        tokens = (height // self.config.patch_size[0]) * (width // self.config.patch_size[1])
+        fitting = _BATCH_TOKENS.get(jax.default_backend(), 16_384) // (tokens + self.config.prefix)
+        return max(size for size in BATCH_BUCKETS if size <= max(fitting, 1))
+
+    def _named(self, probabilities: Float32, top_k: int) -> Prediction:
+        best = np.argsort(-probabilities, kind="stable")[:top_k]
+        return tuple(Label(self.labels[i], float(probabilities[i])) for i in best)
+
+    def _prepared(self, image: Pixels) -> jax.Array:
+        return jnp.asarray(self.preprocessing.prepare(image)[None])
+
+    def _each(
+        self, images: Iterable[ImageInput], run: "Run", limits: ImageLimits | None
+    ) -> Iterator[Float32 | FileError]:
+        """One row or error for each image; the next batch is decoded while one runs."""
+        source = iter(images)
+        with ThreadPoolExecutor(MOST, thread_name_prefix="decode") as pool:
+
+            def begun() -> list[Future[Float32 | FileError]]:
+                return [pool.submit(self._read, image, limits) for image in islice(source, self._rows)]
+
+            waiting = begun()
+            while waiting:
+                following = begun()
+                ready = [future.result() for future in waiting]
+                rows = iter(self._run_batch([each for each in ready if isinstance(each, np.ndarray)], run))
+                yield from (each if isinstance(each, FileError) else next(rows) for each in ready)
+                waiting = following
+
+    def _read(self, image: ImageInput, limits: ImageLimits | None) -> Float32 | FileError:
+        try:
+            return self.preprocessing.prepare(read_image(image, limits=limits))
+        except FileError as error:
+            return error
+
+    def _run_batch(self, images: list[Float32], run: "Run") -> Float32:
+        if not images:
+            return np.zeros((0, 0), np.float32)
+        batch = stacked(images, bucket(len(images), BATCH_BUCKETS))
+        found = self._run(run, batch)
+        rows: Float32 = found[: len(images)]
+        return rows
+
+    def _run(self, run: "Run", pixels: "jax.Array | Float32") -> Any:
+        with self._device:
+            return jax.device_get(self._programs[run](self._params, pixels=pixels))
+
+
+Run = Callable[..., Any]
+"""A pure function of (params, pixels=..., config=...), one of those that `ViT` compiles."""
+
+
+def _embedded(params: vit.Params, pixels: jax.Array, *, config: VitConfig) -> jax.Array:
+    vectors = vit.features(params, config, pixels)
+    return vectors / jnp.maximum(jnp.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)
+
+
+def _classified(params: vit.Params, pixels: jax.Array, *, config: VitConfig) -> jax.Array:
+    return jax.nn.softmax(vit.logits(params, config, pixels), axis=-1)

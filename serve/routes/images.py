@@ -1,0 +1,198 @@
+"""`/v1/images/...`: labels, vectors and heat maps of images, sent as JSON or as files."""
+
+import base64
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Literal, ParamSpec, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from starlette.datastructures import UploadFile
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from engine.errors import FileError, InvalidRequest
+from engine.vision.io import ImageFile, data_url_bytes
+from engine.vision.limits import ImageLimits
+from serve.http.body import read_body, refusal
+from serve.http.openapi import takes
+from serve.http.services import services_of
+from serve.routes.embeddings import Encoding, rendered_vectors
+from serve.streaming.attend import attend
+
+if TYPE_CHECKING:
+    from engine import Engine
+    from engine.vision.heatmap import HeatMap
+
+__all__ = ["ROUTES"]
+
+MAX_IMAGES = 64
+"""Of one request."""
+
+P = ParamSpec("P")
+T = TypeVar("T")
+Body = TypeVar("Body", bound="ImagesRequest")
+
+
+class ImagesRequest(BaseModel):
+    """`images`: each a `data:` URL in base64, or base64 alone; nothing is fetched from other addresses. Or
+    the same fields as multipart/form-data, each image a part named `file`."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    images: list[str]
+    model: str | None = None
+
+
+class ClassifyRequest(ImagesRequest):
+    """`top_k` of the classes come back, likeliest first."""
+
+    top_k: Annotated[int, Field(ge=1)] = 5
+
+
+class EmbedRequest(ImagesRequest):
+    encoding_format: Encoding = "float"
+
+
+class SaliencyRequest(ImagesRequest):
+    """Of one image. `saliency` is by gradients of the likeliest class, `attention_rollout` by attention."""
+
+    method: Literal["saliency", "attention_rollout"] = "saliency"
+    return_values: bool = False
+
+
+@takes(ClassifyRequest)
+async def classify(request: Request) -> JSONResponse:
+    """The likeliest classes of images, best first."""
+    body, files = await _read(request, ClassifyRequest)
+    engine: Engine = services_of(request).runtime.vision_engine(body.model)
+    limits = _limits(request)
+    found = await _run(request, "classify", engine.vision.predict, files, body.top_k, limits=limits)
+    data = [
+        {
+            "object": "classification",
+            "index": index,
+            "labels": [{"label": best.label, "probability": best.probability} for best in prediction],
+        }
+        for index, prediction in enumerate(found)
+    ]
+    usage = {"images": len(files)}
+    return JSONResponse({"object": "list", "model": engine.name, "data": data, "usage": usage})
+
+
+@takes(EmbedRequest)
+async def embed(request: Request) -> Response:
+    """Unit vectors of images, in the shape of /v1/embeddings."""
+    body, files = await _read(request, EmbedRequest)
+    services = services_of(request)
+    engine: Engine = services.runtime.vision_engine(body.model)
+    vectors = await _run(request, "embed", engine.vision.embed, files, limits=_limits(request))
+    content = await services.light.run(rendered_vectors, vectors, body.encoding_format, engine.name, 0)
+    return Response(content, media_type="application/json")
+
+
+@takes(SaliencyRequest)
+async def saliency(request: Request) -> Response:
+    """What the model looked at in one image, over the image.
+
+    With `Accept: image/png` a PNG. Else JSON with it as a data URL, and with `return_values` the map
+    itself, as base64 of little-endian float32 in rows, from 0 to 1.
+    """
+    body, files = await _read(request, SaliencyRequest)
+    if len(files) != 1:
+        raise InvalidRequest(f"one image is explained at a time, not {len(files)}", param="images")
+    engine: Engine = services_of(request).runtime.vision_engine(body.model)
+    found, png = await _run(request, "saliency", _explained, engine, files[0], body.method, _limits(request))
+    if "image/png" in request.headers.get("accept", ""):
+        return Response(png, media_type="image/png")
+    return JSONResponse(_map_object(found, png, engine.name, body))
+
+
+def _explained(
+    engine: "Engine", file: ImageFile, method: str, limits: ImageLimits
+) -> tuple["HeatMap", bytes]:
+    run = engine.vision.saliency if method == "saliency" else engine.vision.attention_rollout
+    found = run(file, limits=limits)
+    return found, found.png()
+
+
+def _map_object(found: "HeatMap", png: bytes, model: str, body: SaliencyRequest) -> dict[str, Any]:
+    height, width = found.values.shape
+    told: dict[str, Any] = {
+        "object": "saliency",
+        "model": model,
+        "method": body.method,
+        "label": found.label,
+        "height": height,
+        "width": width,
+        "overlay": f"data:image/png;base64,{base64.b64encode(png).decode('ascii')}",
+    }
+    if body.return_values:
+        told["values"] = base64.b64encode(found.values.astype("<f4").tobytes()).decode("ascii")
+    return told
+
+
+async def _read(request: Request, kind: type[Body]) -> tuple[Body, list[ImageFile]]:
+    """The request and its images, from JSON or a form. Raises HttpError, InvalidRequest."""
+    if _is_form(request):
+        return await _read_form(request, kind)
+    body = await read_body(request, kind)
+    _check_count(len(body.images))
+    return body, await services_of(request).light.run(_decoded, body.images)
+
+
+async def _read_form(request: Request, kind: type[Body]) -> tuple[Body, list[ImageFile]]:
+    async with request.form(max_files=MAX_IMAGES, max_fields=16) as form:
+        parts = [part for part in form.getlist("file") if isinstance(part, UploadFile)]
+        _check_count(len(parts))
+        files = [
+            ImageFile(part.filename or f"file[{index}]", await part.read())
+            for index, part in enumerate(parts)
+        ]
+        fields = {name: value for name, value in form.items() if isinstance(value, str)}
+    try:
+        return kind.model_validate({**fields, "images": []}), files
+    except ValidationError as error:
+        raise refusal(error) from None
+
+
+def _is_form(request: Request) -> bool:
+    return request.headers.get("content-type", "").lower().startswith("multipart/form-data")
+
+
+def _check_count(count: int) -> None:
+    if not 1 <= count <= MAX_IMAGES:
+        raise InvalidRequest(f"a request holds 1 to {MAX_IMAGES} images, not {count}", param="images")
+
+
+def _decoded(images: Sequence[str]) -> list[ImageFile]:
+    names = [f"images[{index}]" for index in range(len(images))]
+    return [
+        ImageFile(name, data_url_bytes(image, param=name)) for name, image in zip(names, images, strict=True)
+    ]
+
+
+def _limits(request: Request) -> ImageLimits:
+    settings = services_of(request).settings
+    return ImageLimits(max_bytes=settings.max_upload_bytes, max_pixels=settings.max_image_pixels)
+
+
+async def _run(
+    request: Request, stage: str, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
+) -> T:
+    services = services_of(request)
+    began = time.perf_counter()
+    try:
+        found = await attend(request, services.drain, services.heavy.run(function, *args, **kwargs))
+    except FileError as error:
+        error.param = "file" if _is_form(request) else error.file
+        raise
+    services.metrics.stage(stage, time.perf_counter() - began)
+    return found
+
+
+ROUTES = [
+    Route("/v1/images/classify", classify, methods=["POST"]),
+    Route("/v1/images/embed", embed, methods=["POST"]),
+    Route("/v1/images/saliency", saliency, methods=["POST"]),
+]

@@ -1,0 +1,154 @@
+"""Images over the wire, by a real runtime with the model that ships."""
+
+import base64
+import io
+import json
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from PIL import Image
+from starlette.testclient import TestClient
+
+from engine import Engine
+from serve.app import create_app
+from serve.config import Settings
+from serve.routes.images import MAX_IMAGES
+from serve.runtime import Runtime
+from tests.engine.vision.conftest import SAMPLE
+from tests.engine.vision.odd_files import bomb, encoded
+
+
+@pytest.fixture(scope="module")
+def client(minilm_path) -> Iterator[TestClient]:
+    settings = Settings(max_upload_bytes=3 << 20, max_body_bytes=1 << 16, max_image_pixels=1_000_000)
+    runtime = Runtime.ephemeral(settings, with_chat=False)
+    yield TestClient(create_app(runtime, settings), base_url="http://localhost:8080")
+    runtime.close()
+
+
+@pytest.fixture(scope="module")
+def files() -> list[bytes]:
+    return [
+        encoded(Image.fromarray(piece).resize((56, 56)), "PNG") for piece in np.load(SAMPLE)["images"][:4]
+    ]
+
+
+def url(data: bytes) -> str:
+    return f"data:image/png;base64,{base64.b64encode(data).decode()}"
+
+
+def test_json_and_files_give_the_engines_labels(client, files):
+    expected = Engine.load("vit-fashion").classify(files, top_k=2)
+    as_json = client.post("/v1/images/classify", json={"images": [*map(url, files)], "top_k": 2})
+    parts = [("file", (f"{n}.png", data)) for n, data in enumerate(files)]
+    as_form = client.post("/images/classify", files=parts, data={"top_k": "2"})
+    assert as_json.status_code == as_form.status_code == 200, (as_json.text, as_form.text)
+    assert as_json.json() == as_form.json()
+    reply = as_json.json()
+    assert (reply["model"], reply["usage"]) == ("vit-fashion", {"images": 4})
+    for index, (item, wanted) in enumerate(zip(reply["data"], expected, strict=True)):
+        assert item["index"] == index
+        assert [each["label"] for each in item["labels"]] == [each.label for each in wanted]
+        assert [each["probability"] for each in item["labels"]] == pytest.approx(
+            [each.probability for each in wanted], abs=1e-5
+        )
+
+
+def test_vectors_come_in_the_shape_of_embeddings(client, files):
+    expected = Engine.load("vit-fashion").embed(files)
+    images = [*map(url, files)]
+    floats = client.post("/v1/images/embed", json={"images": images}).json()
+    packed = client.post("/v1/images/embed", json={"images": images, "encoding_format": "base64"}).json()
+    assert floats["model"] == "vit-fashion" and [item["index"] for item in floats["data"]] == [0, 1, 2, 3]
+    np.testing.assert_allclose([item["embedding"] for item in floats["data"]], expected, atol=1e-5)
+    vectors = [np.frombuffer(base64.b64decode(item["embedding"]), "<f4") for item in packed["data"]]
+    np.testing.assert_allclose(vectors, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("method", ["saliency", "attention_rollout"])
+def test_a_map_comes_as_json_or_as_a_picture(client, files, method):
+    body = {"images": [url(files[0])], "method": method, "return_values": True}
+    reply = client.post("/v1/images/saliency", json=body).json()
+    assert (reply["object"], reply["method"], reply["height"], reply["width"]) == ("saliency", method, 56, 56)
+    assert reply["label"] == ("ankle boot" if method == "saliency" else None)
+    values = np.frombuffer(base64.b64decode(reply["values"]), "<f4").reshape(56, 56)
+    assert values.min() >= 0 and values.max() == pytest.approx(1)
+    picture = client.post("/v1/images/saliency", json=body, headers={"accept": "image/png"})
+    assert picture.headers["content-type"] == "image/png"
+    assert url(picture.content) == reply["overlay"]
+    assert Image.open(io.BytesIO(picture.content)).size == (56, 56)
+
+
+def test_uploads_may_be_larger_than_other_bodies(client):
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (500, 500, 3), np.uint8))
+    reply = client.post("/v1/images/classify", files={"file": ("noise.png", encoded(noise, "PNG"))})
+    assert reply.status_code == 200, reply.text
+
+
+@pytest.mark.parametrize(
+    ("image", "status", "code", "words"),
+    [
+        (url(b"hello"), 415, "unsupported_image", "images[1]: is text"),
+        (url(b"\x89PNG\r\n\x1a\n"), 422, "damaged_image", "images[1]: is damaged"),
+        (url(bomb(1200)), 413, "image_too_large", "images[1]: is 1,200 x 1,200 pixels"),
+        ("https://example.com/a.png", 400, "invalid_value", "not fetched"),
+        ("file:///etc/passwd", 400, "invalid_value", "not fetched"),
+        ("/etc/passwd", 400, "invalid_value", "base64"),
+        ("data:image/png,abc", 400, "invalid_value", "base64"),
+        ("", 422, "damaged_image", "is empty"),
+    ],
+)
+def test_an_image_that_cannot_be_read_is_an_error_that_names_it(client, files, image, status, code, words):
+    for path in ("classify", "embed"):
+        reply = client.post(f"/v1/images/{path}", json={"images": [url(files[0]), image]})
+        error = reply.json()["error"]
+        assert (reply.status_code, error["code"], error["param"]) == (status, code, "images[1]"), error
+        assert words in error["message"]
+
+
+def test_a_file_that_cannot_be_read_is_named_as_it_was_sent(client):
+    reply = client.post("/v1/images/classify", files={"file": ("notes.png", b"Dear all")})
+    error = reply.json()["error"]
+    assert (reply.status_code, error["param"]) == (415, "file") and error["message"].startswith("notes.png: ")
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "param"),
+    [
+        ("classify", {"images": []}, "images"),
+        ("classify", {}, "images"),
+        ("classify", {"images": ["aGk="] * (MAX_IMAGES + 1)}, "images"),
+        ("classify", {"images": ["aGk="], "top_k": 0}, "top_k"),
+        ("classify", {"images": [3]}, "images[0]"),
+        ("embed", {"images": ["aGk="], "encoding_format": "hex"}, "encoding_format"),
+        ("saliency", {"images": ["aGk="], "method": "guess"}, "method"),
+        ("saliency", {"images": ["aGk=", "aGk="]}, "images"),
+        ("classify", {"images": ["aGk="], "model": "all-minilm-l6-v2"}, "model"),
+    ],
+)
+def test_other_mistakes_are_named_by_field(client, path, body, param):
+    reply = client.post(f"/v1/images/{path}", json=body)
+    assert reply.status_code == 400 and reply.json()["error"]["param"] == param, reply.text
+
+
+def test_a_form_without_files_or_with_wrong_fields_is_refused(client, files):
+    none = client.post("/v1/images/classify", files={"other": ("a.png", files[0])})
+    wrong = client.post("/v1/images/classify", files={"file": ("a.png", files[0])}, data={"top_k": "many"})
+    assert (none.status_code, none.json()["error"]["param"]) == (400, "images")
+    assert (wrong.status_code, wrong.json()["error"]["param"]) == (400, "top_k")
+
+
+def test_the_model_is_listed_and_named_in_errors(client, files):
+    listed = {item["id"]: item["kind"] for item in client.get("/v1/models").json()["data"]}
+    assert listed["vit-fashion"] == "vision"
+    unknown = client.post("/v1/images/classify", json={"images": [url(files[0])], "model": "resnet"})
+    assert unknown.status_code == 404
+    text = client.post("/v1/embeddings", json={"input": "a", "model": "vit-fashion"})
+    assert text.status_code == 400 and "is a model for vision" in text.json()["error"]["message"]
+
+
+def test_the_description_of_the_api_has_the_routes_and_their_fields(client):
+    described = client.get("/openapi.json").json()
+    assert {"/v1/images/classify", "/v1/images/embed", "/v1/images/saliency"} <= set(described["paths"])
+    assert "top_k" in json.dumps(described["components"]["schemas"]["ClassifyRequest"])
