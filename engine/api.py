@@ -15,7 +15,8 @@ from engine.errors import InvalidRequest, UnsupportedInput
 from engine.generate.loop import Generator
 from engine.generate.model import KV_BYTES, DecoderStepModel
 from engine.generate.request import Completion, GenerationRequest, Piece, SamplingParams
-from engine.models import decoder, encoder, vit
+from engine.models import clip, decoder, encoder, vit
+from engine.models.clip_config import ClipConfig
 from engine.models.encoder_config import EncoderConfig
 from engine.models.vit_config import VitConfig
 from engine.private_folder import private_folder
@@ -147,6 +148,8 @@ class Engine:
         """Most tokens of one text: prompt and reply of a chat, or one embedded text; 0 where none is read."""
         if isinstance(self.config, decoder.DecoderConfig):
             return min(self._max_context, self.config.max_context)
+        if isinstance(self.config, ClipConfig):
+            return self.config.text.max_positions
         return self.config.max_seq_length if isinstance(self.config, EncoderConfig) else 0
 
     def model(self, params: Any, inputs: Inputs) -> jax.Array:
@@ -162,8 +165,12 @@ class Engine:
         Returns:
             Logits (batch, seq, vocab) of a decoder; last hidden states (batch, seq, embed) of an
             encoder; logits (batch, 1) of a cross-encoder; unit vectors (batch, seq, dim) of ColBERT;
-            logits (batch, labels) of an image classifier, else features (batch, dim).
+            logits (batch, labels) of an image classifier, else features (batch, dim). Of CLIP and SigLIP
+            features of what is given, and logits (images, texts) where both are.
         """
+        if isinstance(self.config, ClipConfig):
+            given = inputs if isinstance(inputs, Mapping) else {"pixel_values": inputs}
+            return clip.forward(params, self.config, given.get("pixel_values"), given.get("input_ids"))
         if isinstance(self.config, VitConfig):
             pixels = jnp.asarray(inputs["pixel_values"] if isinstance(inputs, Mapping) else inputs)
             return (vit.logits if self.config.labels else vit.features)(params, self.config, pixels)
@@ -297,14 +304,19 @@ class Engine:
             return self._vision
 
     def classify(
-        self, images: Sequence[ImageInput], top_k: int = 5, *, progress: Progress | None = None
+        self,
+        images: Sequence[ImageInput],
+        top_k: int = 5,
+        *,
+        labels: Sequence[str] | None = None,
+        progress: Progress | None = None,
     ) -> list[Prediction]:
-        """The `top_k` likeliest classes of each image, best first.
+        """The `top_k` likeliest classes of each image, best first; of any `labels` by CLIP and SigLIP.
 
         Images are paths, bytes of files, data URLs, uint8 arrays or Pillow's. Raises ImageError for one that
         cannot be read, UnsupportedInput for a model without classes.
         """
-        return self.vision.predict(images, top_k, progress=progress)
+        return self.vision.predict(images, top_k, labels=labels, progress=progress)
 
     @property
     def reranker(self) -> CrossEncoder | LateInteraction:

@@ -70,6 +70,29 @@ FAMILIES: dict[str, tuple[Callable[[], Any], Callable[..., torch.Tensor], str, d
 }
 
 
+TEXT = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 60}
+BOTH: dict[str, Callable[[], Any]] = {
+    "siglip_both": lambda: t.SiglipModel(
+        t.SiglipConfig(
+            text_config={**TEXT, "intermediate_size": 32, "max_position_embeddings": 9},
+            vision_config=MLP,
+        )
+    ),
+    "clip_largest_id": lambda: t.CLIPModel(
+        t.CLIPConfig(
+            text_config={
+                **TEXT,
+                "intermediate_size": 48,
+                "max_position_embeddings": 12,
+                "eos_token_id": 2,
+                "hidden_act": "gelu",
+                "layer_norm_eps": 1e-3,
+            },
+            vision_config={**MLP, "hidden_act": "gelu", "image_size": 28, "patch_size": 9},
+            projection_dim=20,
+        )
+    ),
+}
 TIMM = {
     "timm_registers": ("vit_small_patch14_reg4_dinov2", {"num_classes": 5}),
     "timm_map_pooling": ("vit_base_patch16_siglip_224", {"num_classes": 0}),
@@ -88,6 +111,11 @@ def main() -> None:
         if not (into / name).exists():
             model = randomised(build())
             record(into / name, called, partial(output, model), other_size)
+            model.save_pretrained(into / name)
+    for name, build_both in BOTH.items():
+        if not (into / name).exists():
+            model = randomised(build_both())
+            record_both(into / name, model)
             model.save_pretrained(into / name)
     for name, (architecture, arguments) in TIMM.items():
         if not (into / name).exists():
@@ -119,6 +147,21 @@ def record(folder: Path, called: str, run: Callable[..., torch.Tensor], other_si
     folder.mkdir(parents=True)
     inputs = {"pixel_values": pixels, "large_pixel_values": large}
     np.savez(folder / "io.npz", **{key: value.numpy() for key, value in (inputs | found).items()})
+
+
+def record_both(folder: Path, model: Any) -> None:
+    """Texts of random tokens that end with the largest id and are filled up to the most positions."""
+    side, text = model.config.vision_config.image_size, model.config.text_config
+    pixels = torch.randn(2, 3, side, side)
+    ids = torch.randint(1, 58, (3, text.max_position_embeddings))
+    for row, length in enumerate((5, 7, text.max_position_embeddings)):
+        ids[row, length - 1], ids[row, length:] = 59, 0
+    with torch.no_grad():
+        found = model(pixel_values=pixels, input_ids=ids)
+    outputs = {name: found[name].numpy() for name in ("image_embeds", "text_embeds", "logits_per_image")}
+    folder.mkdir(parents=True)
+    inputs = {"pixel_values": pixels.numpy(), "input_ids": ids.numpy().astype(np.int32)}
+    np.savez(folder / "io.npz", **inputs, **outputs)
 
 
 if __name__ == "__main__":

@@ -158,8 +158,12 @@ class Runtime:
     def embedding_engine(self, name: str | None) -> Engine:
         """The embedding model, of that name if one is given.
 
+        The image model, if it is asked for by name: it embeds images, and texts too if it is a CLIP.
+
         Raises ModelNotFound, or UnsupportedInput for a model of another kind.
         """
+        if self._vision is not None and name == self._vision.name:
+            return self._vision
         return self._engine(name, self._embedding, "embedding")
 
     def rerank_engine(self, name: str | None) -> Engine:

@@ -1,13 +1,11 @@
 """Vision transformers as pure functions over a tree of parameters: `hidden_states`, `features`, `logits`.
 
-Parameters, as `weights` builds them; each matrix is float32 (out, in) or a QTensor, norms and the other
-modules are {weight, bias}:
+Parameters, as `weights` builds them; layers as in `prenorm`:
 
     embed: patch {weight (hidden, channels, patch height, patch width), bias}  position (rows, hidden)
            cls (hidden,)  distillation (hidden,)  registers (registers, hidden)
     pre_norm  norm
-    layers[i]: attn_norm  q k v o  q_norm k_norm  attn_scale (hidden,)
-               mlp_norm  gate up down  mlp_scale (hidden,)
+    layers[i]
     pool: probe (hidden,)  q k v o  norm  up down
     projection (projection, hidden)  head  distillation_head
 
@@ -15,20 +13,42 @@ What a configuration leaves out is not there.
 """
 
 from collections.abc import Iterator
-from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
 
+from engine.models.prenorm import (
+    Params,
+    Shapes,
+    attended,
+    block_shapes,
+    dense,
+    dense_shapes,
+    heads,
+    mlp,
+    norm,
+    norm_shapes,
+    run_layers,
+)
 from engine.models.vit_config import VitConfig
-from engine.ops.activations import ACTIVATIONS, silu
+from engine.ops.activations import ACTIVATIONS
 from engine.ops.attention import attention, attention_weights
 from engine.ops.images import extract_patches, flatten_patches
 from engine.ops.interpolate import resize_grid
 from engine.ops.linear import linear
-from engine.ops.norms import layer_norm
 
-Params: TypeAlias = dict[str, Any]
+__all__ = [
+    "Params",
+    "attention_maps",
+    "classified",
+    "embed_patches",
+    "encode",
+    "features",
+    "hidden_states",
+    "logits",
+    "parameter_shapes",
+    "pooled",
+]
 
 
 def hidden_states(params: Params, config: VitConfig, pixels: jax.Array) -> jax.Array:
@@ -43,10 +63,8 @@ def hidden_states(params: Params, config: VitConfig, pixels: jax.Array) -> jax.A
 
 def encode(params: Params, config: VitConfig, x: jax.Array) -> jax.Array:
     """The layers and the last norm over embedded tokens [B,tokens,hidden], which may be some of them."""
-    for layer in params["layers"]:
-        x = x + _attended(layer, config, _norm(layer["attn_norm"], config, x))
-        x = x + _mlp(layer, config, _norm(layer["mlp_norm"], config, x))
-    return _norm(params["norm"], config, x) if config.norm_at == "tokens" else x
+    x = run_layers(params, config, x)
+    return norm(params["norm"], config, x) if config.norm_at == "tokens" else x
 
 
 def features(params: Params, config: VitConfig, pixels: jax.Array) -> jax.Array:
@@ -63,9 +81,9 @@ def logits(params: Params, config: VitConfig, pixels: jax.Array) -> jax.Array:
 
 def classified(params: Params, config: VitConfig, states: jax.Array) -> jax.Array:
     """[B,tokens,hidden] -> logits [B,labels] of a model with a classifier."""
-    found = _linear(params["head"], pooled(params, config, states))
+    found = dense(params["head"], pooled(params, config, states))
     if config.distilled_head:
-        found = (found + _linear(params["distillation_head"], states[:, 1])) / 2
+        found = (found + dense(params["distillation_head"], states[:, 1])) / 2
     return found
 
 
@@ -81,7 +99,7 @@ def pooled(params: Params, config: VitConfig, states: jax.Array) -> jax.Array:
     else:
         found = states[:, 0]
     if config.norm_at == "pooled":
-        found = _norm(params["norm"], config, found)
+        found = norm(params["norm"], config, found)
     return linear(found, params["projection"]) if config.projection else found
 
 
@@ -89,11 +107,11 @@ def attention_maps(params: Params, config: VitConfig, pixels: jax.Array) -> jax.
     """What each token looks at in each layer, float32 [layers,B,heads,tokens,tokens]; rows sum to 1."""
     x, maps = embed_patches(params, config, pixels), []
     for layer in params["layers"]:
-        normed = _norm(layer["attn_norm"], config, x)
-        q, k, _ = _heads(layer, config, normed)
+        normed = norm(layer["attn_norm"], config, x)
+        q, k, _ = heads(layer, config, normed)
         maps.append(attention_weights(q, k))
-        x = x + _attended(layer, config, normed)
-        x = x + _mlp(layer, config, _norm(layer["mlp_norm"], config, x))
+        x = x + attended(layer, config, normed)
+        x = x + mlp(layer, config, norm(layer["mlp_norm"], config, x))
     return jnp.stack(maps)
 
 
@@ -109,7 +127,7 @@ def embed_patches(params: Params, config: VitConfig, pixels: jax.Array) -> jax.A
     prefix = prefix.at[:rows].add(table["position"][:rows])
     x = x + _grid_positions(table["position"][rows:], config, grid)
     x = jnp.concatenate([jnp.broadcast_to(prefix, (batch, *prefix.shape)), x], axis=1)
-    return _norm(params["pre_norm"], config, x) if config.pre_norm else x
+    return norm(params["pre_norm"], config, x) if config.pre_norm else x
 
 
 def _prefix(table: Params, config: VitConfig) -> Iterator[jax.Array]:
@@ -128,75 +146,43 @@ def _grid_positions(table: jax.Array, config: VitConfig, grid: tuple[int, int]) 
     return resize_grid(apart, grid, antialias=config.antialias).reshape(-1, config.hidden_size)
 
 
-def _attended(layer: Params, config: VitConfig, x: jax.Array) -> jax.Array:
-    q, k, v = _heads(layer, config, x)
-    found = _linear(layer["o"], attention(q, k, v).reshape(x.shape))
-    return found * layer["attn_scale"] if config.layer_scale else found
-
-
-def _heads(layer: Params, config: VitConfig, x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    heads = (*x.shape[:2], config.num_heads, config.head_dim)
-    q, k, v = (_linear(layer[name], x).reshape(heads) for name in ("q", "k", "v"))
-    if config.qk_norm:
-        q, k = _norm(layer["q_norm"], config, q), _norm(layer["k_norm"], config, k)
-    return q, k, v
-
-
-def _mlp(layer: Params, config: VitConfig, x: jax.Array) -> jax.Array:
-    if config.gated:
-        inner = silu(_linear(layer["gate"], x)) * _linear(layer["up"], x)
-    else:
-        inner = ACTIVATIONS[config.activation](_linear(layer["up"], x))
-    found = _linear(layer["down"], inner)
-    return found * layer["mlp_scale"] if config.layer_scale else found
-
-
 def _probe(pool: Params, config: VitConfig, patches: jax.Array) -> jax.Array:
     """Attention pooling (Zhai et al., 2022): a learnt query over the patches, then an MLP."""
-    batch, heads = patches.shape[0], (config.num_heads, config.head_dim)
-    q = jnp.broadcast_to(_linear(pool["q"], pool["probe"][None]), (batch, 1, config.hidden_size))
-    k, v = (_linear(pool[name], patches).reshape(batch, -1, *heads) for name in ("k", "v"))
-    x = _linear(pool["o"], attention(q.reshape(batch, 1, *heads), k, v).reshape(batch, -1))
-    inner = ACTIVATIONS[config.activation](_linear(pool["up"], _norm(pool["norm"], config, x)))
-    return x + _linear(pool["down"], inner)
+    batch, apart = patches.shape[0], (config.num_heads, config.head_dim)
+    q = jnp.broadcast_to(dense(pool["q"], pool["probe"][None]), (batch, 1, config.hidden_size))
+    k, v = (dense(pool[name], patches).reshape(batch, -1, *apart) for name in ("k", "v"))
+    x = dense(pool["o"], attention(q.reshape(batch, 1, *apart), k, v).reshape(batch, -1))
+    inner = ACTIVATIONS[config.activation](dense(pool["up"], norm(pool["norm"], config, x)))
+    return x + dense(pool["down"], inner)
 
 
-def _linear(module: Params, x: jax.Array) -> jax.Array:
-    return linear(x, module["weight"], module.get("bias"))
-
-
-def _norm(module: Params, config: VitConfig, x: jax.Array) -> jax.Array:
-    return layer_norm(x, module["weight"], module["bias"], config.norm_eps)
-
-
-def parameter_shapes(config: VitConfig) -> dict[str, tuple[int, ...]]:
+def parameter_shapes(config: VitConfig) -> Shapes:
     """Dotted name -> shape of every parameter; matrices are (out, in)."""
     hidden, inner = config.hidden_size, config.intermediate_size
     shapes = _embed_shapes(config)
     if config.pre_norm:
-        shapes |= _norm_shapes("pre_norm", hidden)
-    for i in range(config.num_layers):
-        shapes |= _layer_shapes(f"layers.{i}", config)
+        shapes |= norm_shapes("pre_norm", hidden)
+    shapes |= block_shapes(config)
     if config.norm_at != "nowhere":
-        shapes |= _norm_shapes("norm", hidden)
+        shapes |= norm_shapes("norm", hidden)
     if config.pooling == "map":
         shapes["pool.probe"] = (hidden,)
         for name in "qkvo":
-            shapes |= _linear_shapes(f"pool.{name}", hidden, hidden)
-        shapes |= _norm_shapes("pool.norm", hidden)
-        shapes |= _linear_shapes("pool.up", inner, hidden) | _linear_shapes("pool.down", hidden, inner)
+            shapes |= dense_shapes(f"pool.{name}", hidden, hidden)
+        shapes |= norm_shapes("pool.norm", hidden)
+        shapes |= dense_shapes("pool.up", inner, hidden) | dense_shapes("pool.down", hidden, inner)
     if config.projection:
         shapes["projection"] = (config.projection, hidden)
     if config.labels:
-        shapes |= _linear_shapes("head", len(config.labels), config.features)
+        shapes |= dense_shapes("head", len(config.labels), config.features)
     if config.distilled_head:
-        shapes |= _linear_shapes("distillation_head", len(config.labels), hidden)
+        shapes |= dense_shapes("distillation_head", len(config.labels), hidden)
     return shapes
 
 
-def _embed_shapes(config: VitConfig) -> dict[str, tuple[int, ...]]:
+def _embed_shapes(config: VitConfig) -> Shapes:
     hidden = config.hidden_size
-    shapes: dict[str, tuple[int, ...]] = {"embed.patch.weight": (hidden, config.channels, *config.patch_size)}
+    shapes: Shapes = {"embed.patch.weight": (hidden, config.channels, *config.patch_size)}
     if config.patch_bias:
         shapes["embed.patch.bias"] = (hidden,)
     if config.class_token:
@@ -207,29 +193,3 @@ def _embed_shapes(config: VitConfig) -> dict[str, tuple[int, ...]]:
         shapes["embed.registers"] = (config.registers, hidden)
     shapes["embed.position"] = (config.position_prefix + config.grid[0] * config.grid[1], hidden)
     return shapes
-
-
-def _layer_shapes(at: str, config: VitConfig) -> dict[str, tuple[int, ...]]:
-    hidden, inner = config.hidden_size, config.intermediate_size
-    shapes = _norm_shapes(f"{at}.attn_norm", hidden) | _norm_shapes(f"{at}.mlp_norm", hidden)
-    for name in "qkv":
-        shapes |= _linear_shapes(f"{at}.{name}", hidden, hidden, bias=config.qkv_bias)
-    if config.qk_norm:
-        shapes |= _norm_shapes(f"{at}.q_norm", config.head_dim) | _norm_shapes(
-            f"{at}.k_norm", config.head_dim
-        )
-    shapes |= _linear_shapes(f"{at}.o", hidden, hidden)
-    for name in ("gate", "up") if config.gated else ("up",):
-        shapes |= _linear_shapes(f"{at}.{name}", inner, hidden)
-    shapes |= _linear_shapes(f"{at}.down", hidden, inner)
-    if config.layer_scale:
-        shapes |= {f"{at}.attn_scale": (hidden,), f"{at}.mlp_scale": (hidden,)}
-    return shapes
-
-
-def _linear_shapes(name: str, out: int, inputs: int, *, bias: bool = True) -> dict[str, tuple[int, ...]]:
-    return {f"{name}.weight": (out, inputs), **({f"{name}.bias": (out,)} if bias else {})}
-
-
-def _norm_shapes(name: str, dim: int) -> dict[str, tuple[int, ...]]:
-    return {f"{name}.weight": (dim,), f"{name}.bias": (dim,)}

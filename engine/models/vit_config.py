@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from engine.errors import BadCheckpoint
+from engine.models.prenorm import BlockConfig
 
 VitPooling: TypeAlias = Literal["cls", "mean", "cls_mean", "map"]
 """How states become one vector: the class token, the mean of the patches, both side by side, or attention
@@ -13,7 +14,7 @@ NormAt: TypeAlias = Literal["tokens", "pooled", "nowhere"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class VitConfig:
+class VitConfig(BlockConfig):
     """A pre-norm transformer over the patches of an image (Dosovitskiy et al., 2020).
 
     Attributes:
@@ -24,10 +25,7 @@ class VitConfig:
         position_prefix: rows of the position table that belong to those tokens; the others have none.
         antialias: whether the position table is interpolated with a wider filter where it shrinks.
         pre_norm: a norm before the first layer (CLIP).
-        patch_bias, qkv_bias: whether those have biases.
-        qk_norm: a norm on each head's queries and keys.
-        layer_scale: branches are multiplied by a learnt vector (Touvron et al., 2021).
-        gated: the MLP is SwiGLU.
+        patch_bias: whether the embedding of patches has one.
         projection: numbers of the embedding after CLIP's last matrix; 0 has none.
         labels: names of the classes in order; empty without a classifier.
         distilled_head: a second classifier on the distillation token; both are averaged.
@@ -37,12 +35,6 @@ class VitConfig:
     image_size: tuple[int, int]
     patch_size: tuple[int, int]
     channels: int
-    hidden_size: int
-    intermediate_size: int
-    num_layers: int
-    num_heads: int
-    norm_eps: float
-    activation: str
     class_token: bool = True
     distillation_token: bool = False
     registers: int = 0
@@ -50,10 +42,6 @@ class VitConfig:
     antialias: bool = False
     pre_norm: bool = False
     patch_bias: bool = True
-    qkv_bias: bool = True
-    qk_norm: bool = False
-    layer_scale: bool = False
-    gated: bool = False
     pooling: VitPooling = "cls"
     norm_at: NormAt = "tokens"
     projection: int = 0
@@ -61,16 +49,11 @@ class VitConfig:
     distilled_head: bool = False
 
     def __post_init__(self) -> None:
-        if self.hidden_size % self.num_heads:
-            raise BadCheckpoint(f"hidden_size {self.hidden_size} is not a multiple of {self.num_heads} heads")
+        super().__post_init__()
         if any(size < patch for size, patch in zip(self.image_size, self.patch_size, strict=True)):
             raise BadCheckpoint(f"image_size {self.image_size} is smaller than a patch {self.patch_size}")
         if self.pooling in ("cls", "cls_mean") and not self.class_token:
             raise BadCheckpoint("a model without a class token cannot be pooled by it")
-
-    @property
-    def head_dim(self) -> int:
-        return self.hidden_size // self.num_heads
 
     @property
     def grid(self) -> tuple[int, int]:

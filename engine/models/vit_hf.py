@@ -26,7 +26,7 @@ def vit_from_hf(values: Mapping[str, Any], source: str = "config.json") -> VitCo
     head = _head(fields)
     classifies = _classifies(head)
     if architecture in TOWERS:
-        return _tower(fields, architecture, head)
+        return image_tower(fields, architecture, projects=head.endswith("WithProjection"))
     hidden, labels = fields.integer("hidden_size", 768, low=1), _labels(fields) if classifies else ()
     dino = architecture in _DINOS
     gated = dino and fields.flag("use_swiglu_ffn", False)
@@ -55,12 +55,11 @@ def vit_from_hf(values: Mapping[str, Any], source: str = "config.json") -> VitCo
     )
 
 
-def _tower(fields: Fields, architecture: str, head: str) -> VitConfig:
-    """The image tower of CLIP or SigLIP."""
+def image_tower(fields: Fields, architecture: str, *, projects: bool) -> VitConfig:
+    """The image tower of CLIP or SigLIP; `projects`: with CLIP's last matrix."""
     siglip = architecture.startswith("siglip")
     if siglip and not fields.flag("vision_use_head", True):
         raise UnsupportedModel(f"{fields.source}: a SigLIP tower without its pooling head is not supported")
-    projects = head.endswith("WithProjection")
     return VitConfig(
         architecture=architecture,
         image_size=_size(fields, "image_size", 224),

@@ -4,7 +4,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from itertools import islice
 from typing import Any
 
@@ -14,6 +14,7 @@ import numpy as np
 
 from engine.errors import FileError, InvalidRequest, UnsupportedInput, UnsupportedModel
 from engine.models import vit
+from engine.models.clip_config import ClipConfig
 from engine.models.vit_config import VitConfig
 from engine.ops.jit import compile
 from engine.protocols import Float32, Progress
@@ -25,6 +26,8 @@ from engine.vision.heatmap import HeatMap, heat_map
 from engine.vision.io import ImageInput, read_image
 from engine.vision.limits import ImageLimits
 from engine.vision.preprocess import stacked
+from engine.vision.template import TEMPLATE
+from engine.vision.text_tower import TextTower
 from engine.weights.checkpoint import Checkpoint
 
 _BATCH_TOKENS = {"cpu": 2048}
@@ -54,13 +57,13 @@ class ViT:
     """
 
     def __init__(self, checkpoint: Checkpoint) -> None:
-        if not isinstance(checkpoint.config, VitConfig) or checkpoint.preprocessing is None:
+        if not isinstance(checkpoint.config, VitConfig | ClipConfig) or checkpoint.preprocessing is None:
             raise UnsupportedModel(f"{checkpoint.name} reads text; use an image model")
         self.name = checkpoint.name
-        self.config = checkpoint.config
         self.preprocessing = checkpoint.preprocessing
         self.model_id = f"{checkpoint.name}:{checkpoint.quant}@{checkpoint.identity}"
-        self._params = checkpoint.params
+        self._checkpoint = checkpoint
+        self.config, self._params = _image_side(checkpoint.config, checkpoint.params)
         jit = jax.jit if checkpoint.quant == "f32" else compile
         self._programs = {
             run: jit(partial(run, config=self.config)) for run in (_embedded, _classified, saliency, rollout)
@@ -77,23 +80,50 @@ class ViT:
         """Numbers of an embedding."""
         return self.config.features
 
+    @cached_property
+    def texts(self) -> TextTower:
+        """The text side of CLIP or SigLIP. Raises UnsupportedInput for other models, or BadCheckpoint."""
+        if not isinstance(self._checkpoint.config, ClipConfig):
+            raise UnsupportedInput(f"{self.name} reads no texts, as CLIP and SigLIP do", param="model")
+        return TextTower(self._checkpoint)
+
+    def zero_shot(
+        self,
+        images: Sequence[ImageInput],
+        labels: Sequence[str],
+        *,
+        template: str = TEMPLATE,
+        limits: ImageLimits | None = None,
+        progress: Progress | None = None,
+    ) -> list[Prediction]:
+        """How well each of any `labels` fits each image, best first, by CLIP or SigLIP.
+
+        `template` makes a sentence of a label in place of its `{}`. CLIP's probabilities are shares of the
+        labels given, SigLIP's are of each label by itself. Raises as `predict`.
+        """
+        return self.predict(
+            images, len(labels), labels=labels, template=template, limits=limits, progress=progress
+        )
+
     def predict(
         self,
         images: Sequence[ImageInput],
         top_k: int = 5,
         *,
+        labels: Sequence[str] | None = None,
+        template: str = TEMPLATE,
         limits: ImageLimits | None = None,
         progress: Progress | None = None,
     ) -> list[Prediction]:
-        """The `top_k` likeliest classes of each image, in the order given.
+        """The `top_k` likeliest classes of each image, in the order given: the model's, or of `labels`.
 
         Raises:
             ImageError: the first image that cannot be read.
-            InvalidRequest: a `top_k` below 1.
-            UnsupportedInput: a model without classes.
+            InvalidRequest: a `top_k` below 1, no labels or an empty one.
+            UnsupportedInput: a model without classes, or labels for one that reads no texts.
         """
         found = []
-        for prediction in self.stream(images, top_k, limits=limits):
+        for prediction in self.stream(images, top_k, labels=labels, template=template, limits=limits):
             if isinstance(prediction, FileError):
                 raise prediction
             found.append(prediction)
@@ -102,15 +132,26 @@ class ViT:
         return found
 
     def stream(
-        self, images: Iterable[ImageInput], top_k: int = 5, *, limits: ImageLimits | None = None
+        self,
+        images: Iterable[ImageInput],
+        top_k: int = 5,
+        *,
+        labels: Sequence[str] | None = None,
+        template: str = TEMPLATE,
+        limits: ImageLimits | None = None,
     ) -> Iterator[Prediction | FileError]:
         """As `predict`, one by one as batches are done; an image that cannot be read gives its error."""
-        if not self.labels:
-            raise UnsupportedInput(f"{self.name} has no classes: it embeds images", param="model")
+        if labels is not None:
+            names, judge = tuple(labels), self._judge(labels, template)
+            rows = self._each(images, _embedded, limits)
+        elif self.labels:
+            names, judge, rows = self.labels, _as_is, self._each(images, _classified, limits)
+        else:
+            raise UnsupportedInput(f"{self.name} has no classes of its own{self._instead}", param="model")
         if top_k < 1:
             raise InvalidRequest(f"top_k must be at least 1, not {top_k}", param="top_k")
-        for row in self._each(images, _classified, limits):
-            yield row if isinstance(row, FileError) else self._named(row, top_k)
+        for row in rows:
+            yield row if isinstance(row, FileError) else _named(judge(row), names, top_k)
 
     def embed(
         self,
@@ -152,6 +193,8 @@ class ViT:
                 self._run_batch([empty] * size, run)
             if progress:
                 progress(done, len(sizes))
+        if isinstance(self._checkpoint.config, ClipConfig) and self._checkpoint.tokenizer is not None:
+            self.texts.warm()
 
     @property
     def _shape(self) -> tuple[int, int, int]:
@@ -166,9 +209,23 @@ class ViT:
         fitting = _BATCH_TOKENS.get(jax.default_backend(), 16_384) // (tokens + self.config.prefix)
         return max(size for size in BATCH_BUCKETS if size <= max(fitting, 1))
 
-    def _named(self, probabilities: Float32, top_k: int) -> Prediction:
-        best = np.argsort(-probabilities, kind="stable")[:top_k]
-        return tuple(Label(self.labels[i], float(probabilities[i])) for i in best)
+    @property
+    def _instead(self) -> str:
+        both = isinstance(self._checkpoint.config, ClipConfig)
+        return ": give labels to choose from" if both else ": it embeds images"
+
+    def _judge(self, labels: Sequence[str], template: str) -> Callable[[Float32], Float32]:
+        """From an image's unit vector to the probability of each label."""
+        if "{}" not in template:
+            raise InvalidRequest("template must hold {} where the label goes", param="template")
+        if not labels or not all(label.strip() for label in labels):
+            raise InvalidRequest("labels must be texts, none of them empty", param="labels")
+        texts = self.texts.embed([template.replace("{}", label) for label in labels])
+        scale = float(np.exp(self._checkpoint.params["logit_scale"]))
+        if "logit_bias" not in self._checkpoint.params:
+            return lambda vector: _softmax(texts @ vector * scale)
+        bias = float(self._checkpoint.params["logit_bias"])
+        return lambda vector: 1 / (1 + np.exp(-(texts @ vector * scale + bias)))
 
     def _prepared(self, image: Pixels) -> jax.Array:
         return jnp.asarray(self.preprocessing.prepare(image)[None])
@@ -208,6 +265,25 @@ class ViT:
     def _run(self, run: "Run", pixels: "jax.Array | Float32") -> Any:
         with self._device:
             return jax.device_get(self._programs[run](self._params, pixels=pixels))
+
+
+def _image_side(config: VitConfig | ClipConfig, params: vit.Params) -> tuple[VitConfig, vit.Params]:
+    return (config.vision, params["vision"]) if isinstance(config, ClipConfig) else (config, params)
+
+
+def _named(probabilities: Float32, names: Sequence[str], top_k: int) -> Prediction:
+    best = np.argsort(-probabilities, kind="stable")[:top_k]
+    return tuple(Label(names[i], float(probabilities[i])) for i in best)
+
+
+def _as_is(probabilities: Float32) -> Float32:
+    return probabilities
+
+
+def _softmax(logits: Float32) -> Float32:
+    shares = np.exp(logits - logits.max())
+    found: Float32 = shares / shares.sum()
+    return found
 
 
 Run = Callable[..., Any]

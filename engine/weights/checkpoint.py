@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from engine.errors import BadCheckpoint, ModelNotFound, UnsupportedModel
-from engine.models import decoder, encoder, vit
+from engine.models import decoder, encoder
+from engine.models.clip_config import ClipConfig
 from engine.models.decoder_config import DecoderConfig, unsupported
 from engine.models.decoder_gguf import GGUF_ARCHITECTURES, decoder_from_gguf
 from engine.models.decoder_hf import HF_ARCHITECTURES, decoder_from_hf
@@ -16,7 +17,6 @@ from engine.models.encoder_hf import HF_ARCHITECTURES as ENCODER_ARCHITECTURES
 from engine.models.encoder_hf import encoder_from_hf
 from engine.models.fields import Fields
 from engine.models.vit_config import VitConfig
-from engine.models.vit_hf import HF_ARCHITECTURES as VISION_ARCHITECTURES
 from engine.vision.preprocess import Preprocessing
 from engine.weights import families
 from engine.weights.colbert import ColbertSettings, colbert_settings, is_colbert
@@ -33,13 +33,17 @@ from engine.weights.policy import Policy, Quant
 from engine.weights.pooling import Prompts, sentence_prompts, sentence_settings
 from engine.weights.safetensors import INDEX, SINGLE, SafetensorsSource
 from engine.weights.vision import (
+    ARCHITECTURES as VISION_ARCHITECTURES,
+)
+from engine.weights.vision import (
     IGNORED,
     PREPROCESSOR,
     is_vision,
     plain,
     vision_config,
     vision_preprocessing,
-    vit_source,
+    vision_shapes,
+    vision_source,
 )
 
 if TYPE_CHECKING:
@@ -48,7 +52,7 @@ if TYPE_CHECKING:
 Kind: TypeAlias = Literal["decoder", "encoder", "reranker", "vision"]
 """A chat model, an embedding model, an encoder that scores documents (by a head, or as ColBERT), or a model
 that reads images."""
-Config: TypeAlias = DecoderConfig | EncoderConfig | VitConfig
+Config: TypeAlias = DecoderConfig | EncoderConfig | VitConfig | ClipConfig
 
 _MOST_FACTORS = 4096
 
@@ -195,15 +199,17 @@ def _from_folder(folder: Path, wish: Wish) -> Checkpoint:
 def _of_images(
     folder: Path, values: dict[str, Any], files: SafetensorsSource | PackedWeights, wish: Wish
 ) -> Checkpoint:
+    from engine.text.tokenizer import tokenizer_from_folder
+
     if isinstance(files, PackedWeights):
         raise UnsupportedModel(
             f"{folder}: packed image models are not supported; load the folder it came from"
         )
     tensors = plain(files)
-    config = vision_config(folder, values, files)
-    origin = Tensors(files.paths, *vit_source(config, tensors), IGNORED)
-    settings = [folder / "config.json", folder / PREPROCESSOR]
-    weights = wish.load(origin, vit.parameter_shapes(config), settings)
+    config = vision_config(folder, values, tensors)
+    origin = Tensors(files.paths, *vision_source(config, tensors), IGNORED)
+    settings = [folder / name for name in ("config.json", PREPROCESSOR, "tokenizer.json")]
+    weights = wish.load(origin, vision_shapes(config), settings)
     return Checkpoint(
         name=folder.name,
         path=folder,
@@ -213,6 +219,7 @@ def _of_images(
         config=config,
         params=weights.params,
         identity=weights.identity,
+        tokenizer=tokenizer_from_folder(folder) if isinstance(config, ClipConfig) else None,
         preprocessing=vision_preprocessing(folder, values, config),
     )
 

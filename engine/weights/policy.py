@@ -21,6 +21,9 @@ _TABLES = ("embed", "head", "embed.word")
 """Vocabulary tables: quantised, but never below int8 unless asked; the logits feel them most."""
 
 
+_LAYERS = ("layers.", "vision.layers.", "text.layers.")
+
+
 @dataclass(frozen=True)
 class Policy:
     """The form of each parameter by its dotted name; the first of `overrides` that matches decides.
@@ -96,7 +99,7 @@ def _formed(leaf: Leaf, form: Quant) -> Leaf:
 
 
 def _is_matrix(name: str, rank: int) -> bool:
-    return rank == 2 and (name in _TABLES or name.startswith("layers."))
+    return rank == 2 and (name in _TABLES or name.startswith(_LAYERS))
 
 
 def _override(text: str) -> tuple[str, Any]:

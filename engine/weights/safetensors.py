@@ -46,7 +46,7 @@ class SafetensorsSource:
                 f"{self.label}: tensor {name} has type {dtype}, not one of {', '.join(_DTYPES)}"
             )
         found = self._files[name].get_tensor(name) if rows == ALL else tensor[rows]
-        return np.ascontiguousarray(found, dtype=np.float32)
+        return np.asarray(found, dtype=np.float32, order="C")
 
     def quantized(self, name: str, kind: QuantKind, rows: slice = ALL) -> QTensor:
         return quantize(self.array(name, rows), kind)

@@ -35,6 +35,8 @@ class SplitSource:
 
     def shape(self, name: str) -> tuple[int, ...]:
         fused, rows = self._places[name]
+        if rows == ALL:
+            return self._source.shape(fused)
         first, *rest = self._source.shape(fused)
         return (len(range(*rows.indices(first))), *rest)
 
@@ -140,7 +142,8 @@ class WithoutBatch:
         shape = self.shape(name)
         if shape == self._source.shape(name):
             return self._source.array(name, rows)
-        return self._source.array(name).reshape(shape)[rows]
+        found = self._source.array(name).reshape(shape)
+        return found if rows == ALL else found[rows]
 
     def quantized(self, name: str, kind: QuantKind, rows: slice = ALL) -> QTensor:
         return self._source.quantized(name, kind, rows)

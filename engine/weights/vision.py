@@ -2,17 +2,25 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
+from engine.models import clip, vit
+from engine.models.clip_config import ClipConfig
+from engine.models.clip_hf import HF_ARCHITECTURES as CLIP_ARCHITECTURES
+from engine.models.clip_hf import clip_from_hf
 from engine.models.vit_config import VitConfig
-from engine.models.vit_hf import HF_ARCHITECTURES, vit_from_hf
+from engine.models.vit_hf import HF_ARCHITECTURES as VIT_ARCHITECTURES
+from engine.models.vit_hf import vit_from_hf
 from engine.models.vit_timm import vit_from_timm
 from engine.vision.preprocess import Preprocessing, preprocessing_from_hf, preprocessing_from_timm
 from engine.weights.files import read_object_if_there
 from engine.weights.names import Rename
 from engine.weights.source import TensorSource
 from engine.weights.views import Parts, Renamed, SplitSource, WithoutBatch
-from engine.weights.vision_names import PREFIXES, vit_hf, vit_timm
+from engine.weights.vision_names import PREFIXES, clip_hf, vit_hf, vit_timm
+
+ARCHITECTURES = (*VIT_ARCHITECTURES, *CLIP_ARCHITECTURES)
+VisionConfig: TypeAlias = VitConfig | ClipConfig
 
 _RANKS = {
     "cls_token": 1,
@@ -25,6 +33,8 @@ _RANKS = {
     "reg_token": 2,
     "position_embeddings": 2,
     "pos_embed": 2,
+    "logit_scale": 0,
+    "logit_bias": 0,
 }
 """Axes of the tensors that PyTorch keeps with axes of a batch before them."""
 _UNREAD = ("pooler.", "embeddings.mask_token")
@@ -37,27 +47,45 @@ PREPROCESSOR = "preprocessor_config.json"
 
 def is_vision(values: Mapping[str, Any]) -> bool:
     """Whether a config.json is of an image model: of Hugging Face's, or of timm, whose say `architecture`."""
-    return values.get("model_type") in HF_ARCHITECTURES or is_timm(values)
+    return values.get("model_type") in ARCHITECTURES or is_timm(values)
 
 
 def is_timm(values: Mapping[str, Any]) -> bool:
     return "model_type" not in values and isinstance(values.get("architecture"), str)
 
 
-def vision_config(folder: Path, values: Mapping[str, Any], tensors: TensorSource) -> VitConfig:
-    """`tensors` as they are in the files. Raises UnsupportedModel or BadCheckpoint."""
+def vision_config(folder: Path, values: Mapping[str, Any], tensors: TensorSource) -> VisionConfig:
+    """`tensors` of a `plain` checkpoint. Raises UnsupportedModel or BadCheckpoint."""
     source = str(folder / "config.json")
     if is_timm(values):
-        return vit_from_timm(values, plain(tensors), source)
+        return vit_from_timm(values, tensors, source)
+    if values["model_type"] in CLIP_ARCHITECTURES:
+        return clip_from_hf(values, source)
     return vit_from_hf(values, source)
 
 
-def vision_preprocessing(folder: Path, values: Mapping[str, Any], config: VitConfig) -> Preprocessing:
+def vision_preprocessing(folder: Path, values: Mapping[str, Any], config: VisionConfig) -> Preprocessing:
     """What is done to images before the model. Raises UnsupportedModel or BadCheckpoint."""
+    tower = config.vision if isinstance(config, ClipConfig) else config
     if is_timm(values):
-        return preprocessing_from_timm(values, config, str(folder / "config.json"))
+        return preprocessing_from_timm(values, tower, str(folder / "config.json"))
     settings = read_object_if_there(folder / PREPROCESSOR)
-    return preprocessing_from_hf(settings, config, str(folder / PREPROCESSOR))
+    return preprocessing_from_hf(settings, tower, str(folder / PREPROCESSOR))
+
+
+def vision_shapes(config: VisionConfig) -> dict[str, tuple[int, ...]]:
+    """Dotted name -> shape of every parameter."""
+    if isinstance(config, ClipConfig):
+        return clip.parameter_shapes(config)
+    return vit.parameter_shapes(config)
+
+
+def vision_source(config: VisionConfig, source: TensorSource) -> tuple[TensorSource, Rename]:
+    """A `plain` checkpoint of any image model with its key map."""
+    if isinstance(config, ClipConfig):
+        source = SplitSource(source, _hf_parts(config.vision))
+        return source, clip_hf(config.architecture, source.names())
+    return vit_source(config, source)
 
 
 def vit_source(config: VitConfig, source: TensorSource) -> tuple[TensorSource, Rename]:

@@ -67,6 +67,13 @@ _TOWER = {
     "pool.up": "head.mlp.fc1",
     "pool.down": "head.mlp.fc2",
 }
+_TEXT_TOWER = {
+    **{name: there for name, there in _TOWER.items() if not name.startswith(("embed", "pool", "pre_norm"))},
+    "embed.token": "embeddings.token_embedding.weight",
+    "embed.position": "embeddings.position_embedding.weight",
+    "norm": "final_layer_norm",
+    "head": "head",
+}
 _TIMM = {
     "embed.patch.weight": "patch_embed.proj.weight",
     "embed.patch.bias": "patch_embed.proj.bias",
@@ -123,6 +130,21 @@ def vit_hf(architecture: str, present: Collection[str], *, gated: bool = False) 
         if name == "projection":
             return "visual_projection.weight"
         return f"{heads[module]}.{leaf}" if module in heads else prefix + inner(name)
+
+    return rename
+
+
+def clip_hf(architecture: str, present: Collection[str]) -> Rename:
+    """Names in a Hugging Face checkpoint of both towers."""
+    vision, text = vit_hf(architecture, present), _renamer(_TEXT_TOWER)
+
+    def rename(name: str) -> str:
+        tower, _, inner = name.partition(".")
+        if tower == "vision":
+            return vision(inner)
+        if name == "text.projection":
+            return "text_projection.weight"
+        return f"text_model.{text(inner)}" if tower == "text" else name
 
     return rename
 

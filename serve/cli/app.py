@@ -147,6 +147,10 @@ def classify(
         str | None, typer.Option("--model", help="Image model: alias or folder.", show_default=False)
     ] = None,
     top_k: Annotated[int, typer.Option("--top-k", help="Classes to name for each.")] = 3,
+    labels: Annotated[
+        str | None,
+        typer.Option(help="Classes to choose among, by commas; for CLIP and SigLIP.", show_default=False),
+    ] = None,
     overlay: Annotated[
         Path | None,
         typer.Option(metavar="PNG", help="Write what it looked at in the one image.", show_default=False),
@@ -163,6 +167,7 @@ def classify(
         {"vision_model": model},
         config_file,
         top_k=top_k,
+        labels=labels,
         overlay=overlay,
         method=method.value,
         as_json=as_json,

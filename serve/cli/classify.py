@@ -22,6 +22,7 @@ def run(
     config_file: Path | None,
     *,
     top_k: int,
+    labels: str | None,
     overlay: Path | None,
     method: str,
     as_json: bool,
@@ -39,7 +40,8 @@ def run(
         model = Engine.load(settings.vision_model).vision
         stage(f"load {settings.vision_model}", 1, 1)
     results: list[dict[str, Any]] = []
-    found = model.stream([image.path for image in images], top_k, limits=limits)
+    chosen = None if labels is None else [label.strip() for label in labels.split(",") if label.strip()]
+    found = model.stream([image.path for image in images], top_k, labels=chosen, limits=limits)
     for image, prediction in zip(images, found, strict=True):
         if isinstance(prediction, FileError):
             prediction = type(prediction)(image.name, prediction.reason)

@@ -4,71 +4,39 @@ import base64
 import json
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
+from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from engine.errors import ContextLengthExceeded, InvalidRequest
+from engine.errors import ContextLengthExceeded, FileError, InvalidRequest, UnsupportedInput
 from engine.protocols import Float32
+from engine.vision.io import ImageFile
+from engine.vision.limits import ImageLimits
 from serve.http.body import read_body
 from serve.http.openapi import takes
 from serve.http.services import services_of
+from serve.routes.embedding_request import EmbeddingRequest, Encoding, Item
 from serve.streaming.attend import attend
 
 if TYPE_CHECKING:
     from engine import Engine
 
-__all__ = ["ROUTES", "Encoding", "rendered_vectors"]
-
-MAX_INPUTS = 2048
-"""OpenAI's limit of inputs per request."""
-
-Encoding: TypeAlias = Literal["float", "base64"]
-TokenIds = list[Annotated[int, Field(ge=0, le=2**31 - 1)]]
-
-
-class EmbeddingRequest(BaseModel):
-    """Ours are `truncate`, which cuts a text that is too long instead of refusing it, and `input_type`,
-    which says what the texts are to a search, for models that want a prompt before each."""
-
-    model_config = ConfigDict(strict=True, extra="ignore")
-
-    input: str | list[str] | TokenIds | list[TokenIds]
-    model: str | None = None
-    encoding_format: Encoding = "float"
-    dimensions: int | None = None
-    truncate: bool = False
-    input_type: Literal["query", "document"] | None = None
-
-    def items(self) -> Sequence[str | list[int]]:
-        """The inputs as a list of texts or of token lists, none of them empty.
-
-        Raises:
-            InvalidRequest: no input, an empty one, or too many.
-        """
-        listed: list[Any] = [self.input] if isinstance(self.input, str) else list(self.input)
-        if listed and isinstance(listed[0], int):
-            listed = [listed]
-        if not 1 <= len(listed) <= MAX_INPUTS:
-            raise InvalidRequest(f"input must hold 1 to {MAX_INPUTS} texts, not {len(listed)}", param="input")
-        if not all(listed):
-            raise InvalidRequest(f"input[{listed.index(type(listed[0])())}] is empty", param="input")
-        return listed
+__all__ = ["ROUTES", "image_limits", "rendered_vectors"]
 
 
 @takes(EmbeddingRequest)
 async def embeddings(request: Request) -> Response:
-    """Unit vectors of texts."""
+    """Unit vectors of texts, and of images by a model that reads them."""
     services = services_of(request)
     body = await read_body(request, EmbeddingRequest)
     engine = services.runtime.embedding_engine(body.model)
-    items = body.items()
+    items = await services.light.run(body.items)
     began = time.perf_counter()
-    work = services.heavy.run(_embed, engine, items, body)
+    work = services.heavy.run(_embed, engine, items, body, image_limits(request))
     vectors, tokens = await attend(request, services.drain, work)
     services.metrics.stage("embed", time.perf_counter() - began)
     services.metrics.tokens(tokens, 0)
@@ -76,40 +44,78 @@ async def embeddings(request: Request) -> Response:
     return Response(content, media_type="application/json")
 
 
-def _embed(engine: "Engine", items: Sequence[str | list[int]], body: EmbeddingRequest) -> tuple[Float32, int]:
+def image_limits(request: Request) -> ImageLimits:
+    """What one image of a request may cost."""
+    settings = services_of(request).settings
+    return ImageLimits(max_bytes=settings.max_upload_bytes, max_pixels=settings.max_image_pixels)
+
+
+def _embed(
+    engine: "Engine", items: Sequence[Item], body: EmbeddingRequest, limits: ImageLimits
+) -> tuple[Float32, int]:
     """Vectors (len(items), dim) and how many tokens were read.
 
     Raises:
         InvalidRequest: `dimensions` is not the model's; a token id it does not have.
+        UnsupportedInput: images for a model of texts, or the other way round.
         ContextLengthExceeded: a text has more tokens than the model reads.
+        ImageError: an image cannot be read.
     """
-    if body.dimensions not in (None, engine.embedder.dim):
+    dim = engine.vision.dim if engine.kind == "vision" else engine.embedder.dim
+    if body.dimensions not in (None, dim):
         raise InvalidRequest(
-            f"dimensions must be {engine.embedder.dim}, the model's own; shorter vectors of it mean nothing",
+            f"dimensions must be {dim}, the model's own; shorter vectors of it mean nothing",
             param="dimensions",
         )
-    texts = [
-        item if isinstance(item, str) else _text_of(engine, item, index) for index, item in enumerate(items)
-    ]
-    read = engine.embedder.prompted(texts, body.input_type)
+    images = [index for index, item in enumerate(items) if isinstance(item, ImageFile)]
+    texts = [index for index, item in enumerate(items) if not isinstance(item, ImageFile)]
+    vectors, tokens = np.zeros((len(items), dim), np.float32), 0
+    if images:
+        vectors[images] = _of_images(engine, [items[index] for index in images], limits)
+    if texts:
+        vectors[texts], tokens = _of_texts(engine, items, texts, body)
+    return vectors, tokens
+
+
+def _of_images(engine: "Engine", images: Sequence[Item], limits: ImageLimits) -> Float32:
+    if engine.kind != "vision":
+        raise UnsupportedInput(f"{engine.name} embeds texts: it reads no images", param="input")
+    try:
+        return engine.vision.embed([image for image in images if isinstance(image, ImageFile)], limits=limits)
+    except FileError as error:
+        error.param = error.file
+        raise
+
+
+def _of_texts(
+    engine: "Engine", items: Sequence[Item], places: Sequence[int], body: EmbeddingRequest
+) -> tuple[Float32, int]:
+    texts = [_text(engine, items[place], place) for place in places]
+    embed: Callable[[Sequence[str]], Float32]
+    if engine.kind == "vision":
+        read, embed = texts, engine.vision.texts.embed
+    else:
+        read = engine.embedder.prompted(texts, body.input_type)
+        embed = partial(engine.embedder.embed, role=body.input_type)
     lengths = [len(ids) for ids in engine.tokenizer.encode_batch(read, add_special=True)]
     longest = max(lengths)
     if longest > engine.max_context and not body.truncate:
-        place = f"input[{lengths.index(longest)}]"
+        place = f"input[{places[lengths.index(longest)]}]"
         raise ContextLengthExceeded(
             f"{place} has {longest} tokens; {engine.name} reads {engine.max_context}. "
             "Cut the text into passages, or send truncate: true to embed its beginning.",
             param="input",
         )
-    return engine.embed(texts, role=body.input_type), sum(
-        min(length, engine.max_context) for length in lengths
-    )
+    return embed(texts), sum(min(length, engine.max_context) for length in lengths)
 
 
-def _text_of(engine: "Engine", item: list[int], index: int) -> str:
-    if max(item) >= engine.tokenizer.vocab_size:
+def _text(engine: "Engine", item: Item, index: int) -> str:
+    if isinstance(item, str):
+        return item
+    ids = [] if isinstance(item, ImageFile) else item
+    if max(ids) >= engine.tokenizer.vocab_size:
         raise InvalidRequest(f"input[{index}] holds a token id that {engine.name} lacks", param="input")
-    return engine.tokenizer.decode(item, skip_special=True)
+    return engine.tokenizer.decode(ids, skip_special=True)
 
 
 def rendered_vectors(vectors: Float32, encoding: Encoding, model: str, tokens: int) -> bytes:

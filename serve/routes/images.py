@@ -3,6 +3,7 @@
 import base64
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Literal, ParamSpec, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -14,10 +15,12 @@ from starlette.routing import Route
 from engine.errors import FileError, InvalidRequest
 from engine.vision.io import ImageFile, data_url_bytes
 from engine.vision.limits import ImageLimits
+from engine.vision.template import TEMPLATE
 from serve.http.body import read_body, refusal
 from serve.http.openapi import takes
 from serve.http.services import services_of
-from serve.routes.embeddings import Encoding, rendered_vectors
+from serve.routes.embedding_request import Encoding
+from serve.routes.embeddings import image_limits, rendered_vectors
 from serve.streaming.attend import attend
 
 if TYPE_CHECKING:
@@ -28,7 +31,9 @@ __all__ = ["ROUTES"]
 
 MAX_IMAGES = 64
 """Of one request."""
+MAX_LABELS = 1000
 
+LabelText = Annotated[str, Field(max_length=1000)]
 P = ParamSpec("P")
 T = TypeVar("T")
 Body = TypeVar("Body", bound="ImagesRequest")
@@ -45,9 +50,12 @@ class ImagesRequest(BaseModel):
 
 
 class ClassifyRequest(ImagesRequest):
-    """`top_k` of the classes come back, likeliest first."""
+    """`top_k` of the classes come back, likeliest first. A CLIP or SigLIP model chooses among any `labels`
+    (repeat the field in a form), each put in place of the `{}` of `template`."""
 
     top_k: Annotated[int, Field(ge=1)] = 5
+    labels: Annotated[list[LabelText], Field(max_length=MAX_LABELS)] | None = None
+    template: LabelText = TEMPLATE
 
 
 class EmbedRequest(ImagesRequest):
@@ -66,8 +74,9 @@ async def classify(request: Request) -> JSONResponse:
     """The likeliest classes of images, best first."""
     body, files = await _read(request, ClassifyRequest)
     engine: Engine = services_of(request).runtime.vision_engine(body.model)
-    limits = _limits(request)
-    found = await _run(request, "classify", engine.vision.predict, files, body.top_k, limits=limits)
+    predict = partial(engine.vision.predict, labels=body.labels, template=body.template)
+    limits = image_limits(request)
+    found = await _run(request, "classify", predict, files, body.top_k, limits=limits)
     data = [
         {
             "object": "classification",
@@ -86,7 +95,7 @@ async def embed(request: Request) -> Response:
     body, files = await _read(request, EmbedRequest)
     services = services_of(request)
     engine: Engine = services.runtime.vision_engine(body.model)
-    vectors = await _run(request, "embed", engine.vision.embed, files, limits=_limits(request))
+    vectors = await _run(request, "embed", engine.vision.embed, files, limits=image_limits(request))
     content = await services.light.run(rendered_vectors, vectors, body.encoding_format, engine.name, 0)
     return Response(content, media_type="application/json")
 
@@ -102,7 +111,8 @@ async def saliency(request: Request) -> Response:
     if len(files) != 1:
         raise InvalidRequest(f"one image is explained at a time, not {len(files)}", param="images")
     engine: Engine = services_of(request).runtime.vision_engine(body.model)
-    found, png = await _run(request, "saliency", _explained, engine, files[0], body.method, _limits(request))
+    limits = image_limits(request)
+    found, png = await _run(request, "saliency", _explained, engine, files[0], body.method, limits)
     if "image/png" in request.headers.get("accept", ""):
         return Response(png, media_type="image/png")
     return JSONResponse(_map_object(found, png, engine.name, body))
@@ -150,8 +160,9 @@ async def _read_form(request: Request, kind: type[Body]) -> tuple[Body, list[Ima
             for index, part in enumerate(parts)
         ]
         fields = {name: value for name, value in form.items() if isinstance(value, str)}
+        several = {name: form.getlist(name) for name in ("labels",) if name in form}
     try:
-        return kind.model_validate({**fields, "images": []}), files
+        return kind.model_validate({**fields, **several, "images": []}), files
     except ValidationError as error:
         raise refusal(error) from None
 
@@ -170,11 +181,6 @@ def _decoded(images: Sequence[str]) -> list[ImageFile]:
     return [
         ImageFile(name, data_url_bytes(image, param=name)) for name, image in zip(names, images, strict=True)
     ]
-
-
-def _limits(request: Request) -> ImageLimits:
-    settings = services_of(request).settings
-    return ImageLimits(max_bytes=settings.max_upload_bytes, max_pixels=settings.max_image_pixels)
 
 
 async def _run(

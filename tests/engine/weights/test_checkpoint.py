@@ -145,7 +145,8 @@ def test_an_unknown_architecture_names_all_that_are_supported(folder):
     configure(folder, model_type="gpt_neox")
     with pytest.raises(
         UnsupportedModel,
-        match=r"gpt_neox.*bert, camembert, gemma, gemma2, gemma3_text, llama, mistral, modernbert",
+        match=r"gpt_neox.*bert, camembert, clip, .*dinov2, .*gemma, gemma2, gemma3_text, llama, mistral, "
+        "modernbert, .*siglip, siglip_vision_model, vit, ",
     ):
         load_checkpoint(folder)
 

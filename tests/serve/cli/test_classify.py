@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 
 from tests.engine.vision.conftest import SAMPLE
+from tests.engine.vision.tiny_clip import clip_folder
 
 
 @pytest.fixture
@@ -52,6 +53,13 @@ def test_an_overlay_is_written_for_one_image(tarsia, folder, tmp_path):
     assert Image.open(tmp_path / "why.png").size == (84, 84)
     refused = tarsia("classify", folder, "--overlay", tmp_path / "why.png")
     assert (refused.code, refused.err) == (1, "tarsia: --overlay explains one image, not 3\n")
+
+
+def test_a_clip_model_chooses_among_labels(tarsia, folder, tmp_path):
+    model = clip_folder(tmp_path / "tiny-clip")
+    ran = tarsia("classify", folder / "boot.png", "--model", model, "--labels", "w3, w4 w5", "--json")
+    assert ran.code == 0, ran.err
+    assert {each["label"] for each in ran.json["images"][0]["labels"]} == {"w3", "w4 w5"}
 
 
 @pytest.mark.parametrize(

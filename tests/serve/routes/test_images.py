@@ -17,6 +17,7 @@ from serve.routes.images import MAX_IMAGES
 from serve.runtime import Runtime
 from tests.engine.vision.conftest import SAMPLE
 from tests.engine.vision.odd_files import bomb, encoded
+from tests.engine.vision.tiny_clip import clip_folder
 
 
 @pytest.fixture(scope="module")
@@ -145,10 +146,74 @@ def test_the_model_is_listed_and_named_in_errors(client, files):
     unknown = client.post("/v1/images/classify", json={"images": [url(files[0])], "model": "resnet"})
     assert unknown.status_code == 404
     text = client.post("/v1/embeddings", json={"input": "a", "model": "vit-fashion"})
-    assert text.status_code == 400 and "is a model for vision" in text.json()["error"]["message"]
+    assert text.status_code == 400 and "reads no texts" in text.json()["error"]["message"]
 
 
 def test_the_description_of_the_api_has_the_routes_and_their_fields(client):
     described = client.get("/openapi.json").json()
     assert {"/v1/images/classify", "/v1/images/embed", "/v1/images/saliency"} <= set(described["paths"])
     assert "top_k" in json.dumps(described["components"]["schemas"]["ClassifyRequest"])
+
+
+@pytest.fixture(scope="module")
+def with_clip(minilm_path, tmp_path_factory) -> Iterator[TestClient]:
+    folder = clip_folder(tmp_path_factory.mktemp("models") / "tiny-clip")
+    settings = Settings(vision_model=str(folder))
+    runtime = Runtime.ephemeral(settings, with_chat=False)
+    yield TestClient(create_app(runtime, settings), base_url="http://localhost:8080")
+    runtime.close()
+
+
+def test_a_clip_model_chooses_among_any_labels(with_clip, files):
+    body = {"images": [url(files[0])], "labels": ["w3", "w4 w5", "w6"], "template": "w1 {}"}
+    as_json = with_clip.post("/v1/images/classify", json=body)
+    form = {"labels": body["labels"], "template": body["template"]}
+    as_form = with_clip.post("/v1/images/classify", files={"file": ("a.png", files[0])}, data=form)
+    assert as_json.status_code == 200 and as_json.json() == as_form.json()
+    [item] = as_json.json()["data"]
+    assert {each["label"] for each in item["labels"]} == set(body["labels"])
+    assert sum(each["probability"] for each in item["labels"]) == pytest.approx(1, abs=1e-5)
+
+
+def test_embeddings_of_images_and_texts_lie_in_one_space(with_clip, files):
+    image, text = {"type": "image_url", "image_url": {"url": url(files[0])}}, {"type": "text", "text": "w3"}
+    reply = with_clip.post("/v1/embeddings", json={"input": [image, text, "w3", image], "model": "tiny-clip"})
+    assert reply.status_code == 200, reply.text
+    vectors = np.array([item["embedding"] for item in reply.json()["data"]])
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+    np.testing.assert_allclose(vectors[0], vectors[3], atol=1e-6)
+    np.testing.assert_allclose(vectors[1], vectors[2], atol=1e-6)
+    direct = with_clip.post("/v1/images/embed", json={"images": [url(files[0])]}).json()
+    np.testing.assert_allclose(vectors[0], direct["data"][0]["embedding"], atol=1e-6)
+    assert reply.json()["usage"]["prompt_tokens"] == 6
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "param", "words"),
+    [
+        ("images/classify", {"images": ["IMAGE"]}, "model", "give labels"),
+        ("images/classify", {"images": ["IMAGE"], "labels": []}, "labels", "texts"),
+        ("images/classify", {"images": ["IMAGE"], "labels": ["a"], "template": "b"}, "template", "{}"),
+        ("embeddings", {"model": "tiny-clip", "input": ["w3 " * 40]}, "input", "reads 16"),
+        ("embeddings", {"model": "tiny-clip", "input": "w3", "dimensions": 5}, "dimensions", "24"),
+        ("embeddings", {"input": ["PART"]}, "input", "reads no images"),
+        ("embeddings", {"model": "tiny-clip", "input": ["w3", "BAD"]}, "input[1]", "not fetched"),
+    ],
+)
+def test_what_a_clip_model_cannot_do_is_named(with_clip, files, path, body, param, words):
+    swaps = {
+        "IMAGE": url(files[0]),
+        "PART": {"type": "image_url", "image_url": {"url": url(files[0])}},
+        "BAD": {"type": "image_url", "image_url": {"url": "http://localhost/a.png"}},
+    }
+    for key in ("images", "input"):
+        if isinstance(body.get(key), list):
+            body = {**body, key: [swaps.get(value, value) for value in body[key]]}
+    reply = with_clip.post(f"/v1/{path}", json=body)
+    error = reply.json()["error"]
+    assert (reply.status_code, error["param"]) == (400, param) and words in error["message"], error
+
+
+def test_labels_for_a_model_of_images_alone_are_refused(client, files):
+    reply = client.post("/v1/images/classify", json={"images": [url(files[0])], "labels": ["a cat"]})
+    assert reply.status_code == 400 and "reads no texts" in reply.json()["error"]["message"]
