@@ -8,6 +8,9 @@ import dataclasses
 import functools
 import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import jax
@@ -24,6 +27,9 @@ NATIVE_ELEMENTS = 1 << 16
 """Weights from which a kernel is compiled for a shape: below, a product takes microseconds either way."""
 NATIVE_COLUMNS = 96
 """Columns from which a norm is native, for the same reason."""
+NATIVE_NORMED = 1 << 13
+"""Numbers from which a layer norm is native."""
+_portable: ContextVar[bool] = ContextVar("portable", default=False)
 _log = logging.getLogger(__name__)
 
 
@@ -99,11 +105,38 @@ def native_norm(x: jax.Array, weight: jax.Array, eps: float) -> jax.Array | None
     return found.reshape(x.shape)
 
 
+def native_layer_norm(x: jax.Array, weight: jax.Array, bias: jax.Array, eps: float) -> jax.Array | None:
+    """LayerNorm of x (..., dim) by a native kernel, 2 to 5 times XLA's speed, or None to do it portably."""
+    floats = x.dtype == weight.dtype == bias.dtype == jnp.float32
+    if not floats or x.size < NATIVE_NORMED or x.shape[-1] < NATIVE_COLUMNS or not native_wanted():
+        return None
+    from dsl import BackendError
+    from dsl.kernels.norm import layer_norm
+
+    try:
+        found: jax.Array = layer_norm(x.reshape(-1, x.shape[-1]), weight, bias, eps=eps, backend="cpu")
+    except BackendError as error:
+        _say_once(str(error))
+        return None
+    return found.reshape(x.shape)
+
+
+@contextmanager
+def portable() -> Iterator[None]:
+    """What is traced inside runs on XLA alone: for programs over several devices, which XLA must divide."""
+    before = _portable.set(True)
+    try:
+        yield
+    finally:
+        _portable.reset(before)
+
+
 def native_wanted() -> bool:
-    """Whether native kernels are to be used: on a CPU, unless `TARSIA_OPS=xla`."""
-    return os.environ.get("TARSIA_OPS", "") != "xla" and jax.default_backend() == "cpu"
+    """Whether native kernels are to be used: on a CPU, unless `TARSIA_OPS=xla` or inside `portable()`."""
+    forced = _portable.get() or os.environ.get("TARSIA_OPS", "") == "xla"
+    return not forced and jax.default_backend() == "cpu"
 
 
 @functools.cache
 def _say_once(reason: str) -> None:
-    _log.warning("products and norms of decode steps run on XLA, more slowly: %s", reason)
+    _log.warning("products and norms run on XLA, more slowly: %s", reason)

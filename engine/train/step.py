@@ -17,6 +17,7 @@ from optax.contrib import MuonDimensionNumbers, muon
 
 from engine.models import vit
 from engine.models.vit_config import VitConfig
+from engine.ops.dispatch import portable
 from engine.train.augment import Augmentation, augment
 from engine.train.initial import initial_params
 
@@ -103,7 +104,8 @@ def make_step(
         pixels = _pixels(images, key, recipe)
         keep = None if patches is None else _drawn(config, key, images.shape[0], patches)
         gradient = jax.value_and_grad(_loss, has_aux=True)
-        (loss, accuracy), grads = gradient(state.params, config, recipe, pixels, labels, keep)
+        with portable():
+            (loss, accuracy), grads = gradient(state.params, config, recipe, pixels, labels, keep)
         updates, moments = optimizer.update(grads, state.optimizer, state.params)
         params = optax.apply_updates(state.params, updates)
         # A short memory at first, or the average would be of random weights for an epoch.

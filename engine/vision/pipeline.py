@@ -66,7 +66,8 @@ class ViT:
         self.config, self._params = _image_side(checkpoint.config, checkpoint.params)
         jit = jax.jit if checkpoint.quant == "f32" else compile
         self._programs = {
-            run: jit(partial(run, config=self.config)) for run in (_embedded, _classified, saliency, rollout)
+            run: jit(partial(run, config=self.config))
+            for run in (_embedded, _classified, vit.logits, saliency, rollout)
         }
         self._device = threading.Lock()
 
@@ -169,6 +170,16 @@ class ViT:
             if progress:
                 progress(done + 1, len(images))
         return vectors
+
+    def logits(self, pixels: Float32) -> Float32:
+        """(n, labels) of prepared pixels, float32 (n, channels, height, width), all in one batch as it is.
+
+        For those who prepare images themselves; compiles for each n. UnsupportedInput without classes.
+        """
+        if not self.labels:
+            raise UnsupportedInput(f"{self.name} has no classes of its own{self._instead}", param="model")
+        found: Float32 = self._run(vit.logits, pixels)
+        return found
 
     def saliency(self, image: ImageInput, *, limits: ImageLimits | None = None) -> HeatMap:
         """Which pixels the likeliest class depends on, or the embedding of a model without classes."""

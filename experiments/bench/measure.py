@@ -27,14 +27,21 @@ def median(spans: list[Span]) -> Span:
     return Span(statistics.median(span.wall for span in spans), statistics.median(span.cpu for span in spans))
 
 
-def interleaved(contenders: dict[str, Callable[[], object]], rounds: int) -> dict[str, Span]:
-    """Runs all in turn, `rounds` times after one that does not count, so that drift hits each alike."""
+def interleaved(
+    contenders: dict[str, Callable[[], object]], rounds: int, *, in_a_row: int = 1
+) -> dict[str, Span]:
+    """Runs all in turn, `rounds` times after one that does not count, so that drift hits each alike.
+
+    With more than one run `in_a_row`, the first of each turn does not count either: threads of the one
+    before may still be spinning.
+    """
     for work in contenders.values():
         work()
     spans: dict[str, list[Span]] = {name: [] for name in contenders}
     for _ in range(rounds):
         for name, work in contenders.items():
-            spans[name].append(timed(work))
+            turn = [timed(work) for _ in range(in_a_row)]
+            spans[name] += turn[1:] or turn
     return {name: median(runs) for name, runs in spans.items()}
 
 
