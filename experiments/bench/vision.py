@@ -59,7 +59,7 @@ def compare(size: str, batch: int, contenders: dict[str, Run], rounds: int) -> d
     runs: dict[str, Callable[[], object]] = {
         name: lambda run=run: run(pixels) for name, run in contenders.items()
     }
-    spans = interleaved(runs, rounds, in_a_row=5 if batch == 1 else 3)
+    spans = interleaved(runs, rounds, in_a_row=12 if batch == 1 else 4)
     mine = spans.pop("tarsia")
     print(f"  {size}, batch {batch}: {batch / mine.wall:.2f} images/s", flush=True)
     found = {}
