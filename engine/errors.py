@@ -8,6 +8,8 @@ TarsiaError
 ├── RequestError                the caller's input; `param` names the field
 │   ├── InvalidRequest
 │   ├── ContextLengthExceeded   prompt + max_tokens does not fit the model's context
+│   ├── DocumentNotFound
+│   ├── ImageNotFound
 │   └── UnsupportedInput        well-formed, but not for this model (an image to a text model)
 ├── FileError                   a file that cannot be read; `file` names it
 │   ├── DocumentError
@@ -73,6 +75,10 @@ class UnsupportedInput(RequestError):
 
 class DocumentNotFound(RequestError):
     code = "document_not_found"
+
+
+class ImageNotFound(RequestError):
+    code = "image_not_found"
 
 
 class FileError(TarsiaError):

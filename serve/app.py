@@ -29,6 +29,7 @@ from serve.routes import (
     completions,
     documents,
     embeddings,
+    gallery,
     health,
     images,
     metrics,
@@ -52,6 +53,7 @@ _API: tuple[Sequence[Route], ...] = (
     embeddings.ROUTES,
     rerank.ROUTES,
     images.ROUTES,
+    gallery.ROUTES,
     documents.ROUTES,
     ask.ROUTES,
     system.ROUTES,
@@ -91,7 +93,8 @@ def live_gauges(stats: Mapping[str, object]) -> dict[str, float]:
 
 def _middleware(settings: Settings, counters: Metrics, drain: Drain) -> list[Middleware]:
     """Outermost first. CORS is outside the envelope, so that pages can read every error."""
-    paths = ("/v1/documents", *(route.path for route in images.ROUTES))
+    takes_images = [route.path for route in (*images.ROUTES, *gallery.ROUTES) if "{" not in route.path]
+    paths = ("/v1/documents", *takes_images)
     either = [path for full in paths for path in (full, full.removeprefix("/v1"))]
     uploads = dict.fromkeys(either, settings.max_upload_bytes)
     stack = [Middleware(RequestId)]

@@ -50,6 +50,7 @@ ERROR_TABLE: Mapping[type[Exception], tuple[int, str]] = {
     errors.UnsupportedModel: (501, _SERVER),
     errors.BadCheckpoint: (500, _SERVER),
     errors.DocumentNotFound: (404, _INVALID),
+    errors.ImageNotFound: (404, _INVALID),
     errors.RequestError: (400, _INVALID),
     errors.UnsupportedDocument: (415, _INVALID),
     errors.DocumentTooLarge: (413, _INVALID),

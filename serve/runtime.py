@@ -5,6 +5,7 @@ Everything here blocks; the routes call it from worker threads.
 
 import shutil
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -20,6 +21,7 @@ from engine.errors import FeatureDisabled, ModelNotFound, UnsupportedInput
 from engine.protocols import Progress
 from engine.registry import cache_dir
 from serve.config import Settings
+from serve.gallery import Gallery
 from serve.library import DocumentRecord, Library
 from stores import Database
 from stores.cache.embeddings import EmbeddingTable
@@ -64,6 +66,8 @@ class Runtime:
         self._database = database
         self._started = int(time.time())
         self._scratch: Path | None = None
+        self._lock = threading.Lock()
+        self._gallery: Gallery | None = None
         self.library = Library(database, embedding.embedder)
         self._qa = DocumentQA(self.library, self.library, embedding.embedder, chat)
         self.ready = False
@@ -190,6 +194,14 @@ class Runtime:
         Raises ModelNotFound, or UnsupportedInput for a model of another kind.
         """
         return self._engine(name, self._vision, "vision")
+
+    def gallery(self, name: str | None) -> Gallery:
+        """The stored images of the image model. Raises as `vision_engine`."""
+        model = self.vision_engine(name).vision
+        with self._lock:
+            if self._gallery is None:
+                self._gallery = Gallery(self._database, model)
+            return self._gallery
 
     def ingest(self, name: str, data: bytes, *, progress: Progress | None = None) -> DocumentRecord:
         limits = ParseLimits(max_bytes=self.settings.max_upload_bytes)

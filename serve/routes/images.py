@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from engine import Engine
     from engine.vision.heatmap import HeatMap
 
-__all__ = ["ROUTES"]
+__all__ = ["ROUTES", "ImagesRequest", "read_images", "run_on_images"]
 
 MAX_IMAGES = 64
 """Of one request."""
@@ -72,11 +72,11 @@ class SaliencyRequest(ImagesRequest):
 @takes(ClassifyRequest)
 async def classify(request: Request) -> JSONResponse:
     """The likeliest classes of images, best first."""
-    body, files = await _read(request, ClassifyRequest)
+    body, files = await read_images(request, ClassifyRequest)
     engine: Engine = services_of(request).runtime.vision_engine(body.model)
     predict = partial(engine.vision.predict, labels=body.labels, template=body.template)
     limits = image_limits(request)
-    found = await _run(request, "classify", predict, files, body.top_k, limits=limits)
+    found = await run_on_images(request, "classify", predict, files, body.top_k, limits=limits)
     data = [
         {
             "object": "classification",
@@ -92,10 +92,10 @@ async def classify(request: Request) -> JSONResponse:
 @takes(EmbedRequest)
 async def embed(request: Request) -> Response:
     """Unit vectors of images, in the shape of /v1/embeddings."""
-    body, files = await _read(request, EmbedRequest)
+    body, files = await read_images(request, EmbedRequest)
     services = services_of(request)
     engine: Engine = services.runtime.vision_engine(body.model)
-    vectors = await _run(request, "embed", engine.vision.embed, files, limits=image_limits(request))
+    vectors = await run_on_images(request, "embed", engine.vision.embed, files, limits=image_limits(request))
     content = await services.light.run(rendered_vectors, vectors, body.encoding_format, engine.name, 0)
     return Response(content, media_type="application/json")
 
@@ -107,12 +107,12 @@ async def saliency(request: Request) -> Response:
     With `Accept: image/png` a PNG. Else JSON with it as a data URL, and with `return_values` the map
     itself, as base64 of little-endian float32 in rows, from 0 to 1.
     """
-    body, files = await _read(request, SaliencyRequest)
+    body, files = await read_images(request, SaliencyRequest)
     if len(files) != 1:
         raise InvalidRequest(f"one image is explained at a time, not {len(files)}", param="images")
     engine: Engine = services_of(request).runtime.vision_engine(body.model)
     limits = image_limits(request)
-    found, png = await _run(request, "saliency", _explained, engine, files[0], body.method, limits)
+    found, png = await run_on_images(request, "saliency", _explained, engine, files[0], body.method, limits)
     if "image/png" in request.headers.get("accept", ""):
         return Response(png, media_type="image/png")
     return JSONResponse(_map_object(found, png, engine.name, body))
@@ -142,7 +142,7 @@ def _map_object(found: "HeatMap", png: bytes, model: str, body: SaliencyRequest)
     return told
 
 
-async def _read(request: Request, kind: type[Body]) -> tuple[Body, list[ImageFile]]:
+async def read_images(request: Request, kind: type[Body]) -> tuple[Body, list[ImageFile]]:
     """The request and its images, from JSON or a form. Raises HttpError, InvalidRequest."""
     if _is_form(request):
         return await _read_form(request, kind)
@@ -160,7 +160,7 @@ async def _read_form(request: Request, kind: type[Body]) -> tuple[Body, list[Ima
             for index, part in enumerate(parts)
         ]
         fields = {name: value for name, value in form.items() if isinstance(value, str)}
-        several = {name: form.getlist(name) for name in ("labels",) if name in form}
+        several = {name: form.getlist(name) for name in ("labels", "names") if name in form}
     try:
         return kind.model_validate({**fields, **several, "images": []}), files
     except ValidationError as error:
@@ -183,15 +183,17 @@ def _decoded(images: Sequence[str]) -> list[ImageFile]:
     ]
 
 
-async def _run(
+async def run_on_images(
     request: Request, stage: str, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
 ) -> T:
+    """The function's result in a worker thread, its time counted; an unreadable image names its field."""
     services = services_of(request)
     began = time.perf_counter()
     try:
         found = await attend(request, services.drain, services.heavy.run(function, *args, **kwargs))
     except FileError as error:
-        error.param = "file" if _is_form(request) else error.file
+        named = error.file if error.file.startswith("image") else "images"
+        error.param = "file" if _is_form(request) else named
         raise
     services.metrics.stage(stage, time.perf_counter() - began)
     return found

@@ -217,3 +217,48 @@ def test_what_a_clip_model_cannot_do_is_named(with_clip, files, path, body, para
 def test_labels_for_a_model_of_images_alone_are_refused(client, files):
     reply = client.post("/v1/images/classify", json={"images": [url(files[0])], "labels": ["a cat"]})
     assert reply.status_code == 400 and "reads no texts" in reply.json()["error"]["message"]
+
+
+def test_images_are_kept_found_listed_and_forgotten(client, files):
+    parts = [("file", (f"{n}.png", data)) for n, data in enumerate(files)]
+    kept = client.post("/v1/images", files=parts)
+    assert kept.status_code == 200, kept.text
+    named = client.post("/v1/images", json={"images": [url(files[1])], "names": ["pullover"]})
+    assert named.json()["data"][0]["id"] == kept.json()["data"][1]["id"]
+    found = client.post("/v1/images/search", json={"image": url(files[1]), "k": 2}).json()["data"]
+    assert len(found) == 2 and found[0]["name"] == "pullover"
+    assert found[0]["score"] == pytest.approx(1, abs=1e-5) and found[0]["score"] >= found[1]["score"]
+    listed = client.get("/v1/images").json()["data"]
+    assert sorted(item["name"] for item in listed) == ["0.png", "2.png", "3.png", "pullover"]
+    gone = client.delete(f"/v1/images/{found[0]['id']}")
+    assert gone.json() == {"id": found[0]["id"], "deleted": True}
+    assert len(client.get("/v1/images").json()["data"]) == 3
+    assert client.delete(f"/v1/images/{found[0]['id']}").status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "param"),
+    [
+        ({}, 400, "image"),
+        ({"image": "aGk=", "text": "w3"}, 400, "image"),
+        ({"image": "aGk="}, 415, "image"),
+        ({"image": "http://localhost/a.png"}, 400, "image"),
+        ({"text": " "}, 400, "text"),
+        ({"text": "w3", "k": 0}, 400, "k"),
+        ({"text": "w3"}, 400, "model"),
+    ],
+)
+def test_a_search_that_cannot_be_made_is_named(client, body, status, param):
+    reply = client.post("/v1/images/search", json=body)
+    assert (reply.status_code, reply.json()["error"]["param"]) == (status, param), reply.text
+
+
+def test_words_find_images_by_a_clip_model(with_clip, files):
+    with_clip.post("/v1/images", files=[("file", (f"{n}.png", data)) for n, data in enumerate(files)])
+    found = with_clip.post("/v1/images/search", json={"text": "w3 w5", "k": 3}).json()["data"]
+    assert len(found) == 3 and found[0]["score"] >= found[1]["score"] >= found[2]["score"]
+
+
+def test_names_of_another_number_are_refused(client, files):
+    reply = client.post("/v1/images", json={"images": [url(files[0])], "names": ["a", "b"]})
+    assert (reply.status_code, reply.json()["error"]["param"]) == (400, "names")
