@@ -1,10 +1,13 @@
-"""Trains the small vision transformer that Tarsia ships, `vit-fashion`.
+"""Trains the small vision transformer that Tarsia ships, `vit-fashion`, or one for images of yours.
 
     python -m experiments.train_vit --out runs/fashion              # Fashion-MNIST, about an hour on 2 cores
     python -m experiments.train_vit --out runs/fashion              # again: goes on where it was stopped
+    python -m experiments.train_vit --out runs/pets --data pets/    # pets/cat/*.jpg, pets/dog/*.png, ...
 
-The curves so far lie in OUT/history.json; the averaged weights of the last step, whatever the test said on
-the way, in OUT/model, in Hugging Face's layout. Killing it at any time loses at most `--save-every` steps.
+The curves so far lie in OUT/history.json and, drawn anew at every checkpoint, in OUT/curves.png; the
+averaged weights of the last step, whatever the test said on the way, in OUT/model, in Hugging Face's
+layout. Killing it at any time loses at most `--save-every` steps. `--bfloat16` multiplies in bfloat16, for a
+GPU or a CPU with AMX; the weights that are learnt, the loss and the averages stay float32.
 """
 
 import argparse
@@ -26,14 +29,15 @@ from engine.train.checkpoints import Checkpoints
 from engine.train.export import save_vit
 from engine.train.step import Recipe, TrainState, initial_state, make_step
 from experiments.fashion_mnist import Labelled, fashion_mnist
+from experiments.image_folder import image_folder
 
 _EVALUATED_TOGETHER = 500
 
 
 def main() -> None:
     options = _options()
-    train, test = fashion_mnist()
-    config, recipe, dropped = plan(train, options.epochs, options.whole_epochs)
+    train, test = fashion_mnist() if options.data is None else image_folder(options.data, options.size)
+    config, recipe, dropped = plan(train, options)
     half = config.grid[0] * config.grid[1] // 2
     out: Path = options.out
     out.mkdir(parents=True, exist_ok=True)
@@ -57,6 +61,7 @@ def main() -> None:
             history.append(row)
             checkpoints.save(state, history)
             (out / "history.json").write_text(json.dumps(history, indent=1))
+            draw_curves(history, recipe.steps, out / "curves.png")
             print(
                 f"step {done:,} of {recipe.steps:,}  loss {row['loss']:.3f}  train {row['train']:.4f}  "
                 f"test {accuracy:.4f}  {rate:.0f} images/s",
@@ -68,13 +73,14 @@ def main() -> None:
     save_vit(out / "model", state.ema, config, mean=recipe.mean, std=recipe.std)
 
 
-def plan(train: Labelled, epochs: int, whole: int) -> tuple[VitConfig, Recipe, int]:
+def plan(train: Labelled, options: argparse.Namespace) -> tuple[VitConfig, Recipe, int]:
     """The model, how it is trained, and after how many steps it sees whole images."""
     height, width, channels = train.images.shape[1:]
+    patch = options.patch
     config = VitConfig(
         architecture="vit",
         image_size=(height, width),
-        patch_size=(4, 4),
+        patch_size=(patch, patch),
         channels=channels,
         hidden_size=128,
         intermediate_size=384,
@@ -84,17 +90,20 @@ def plan(train: Labelled, epochs: int, whole: int) -> tuple[VitConfig, Recipe, i
         activation="gelu",
         labels=train.names,
     )
-    per_epoch = len(train.images) // 128
+    batch = min(options.batch, len(train.images))
+    per_epoch = len(train.images) // batch
     scaled = train.images.reshape(-1, channels) / 255
     recipe = Recipe(
-        steps=per_epoch * (epochs + whole),
-        batch_size=128,
+        steps=per_epoch * (options.epochs + options.whole_epochs),
+        batch_size=batch,
         learning_rate=3e-3,
+        warmup=min(400, per_epoch),
+        bfloat16=options.bfloat16,
         mean=tuple(float(m) for m in scaled.mean(0)),
         std=tuple(float(s) for s in scaled.std(0)),
         augmentation=Augmentation(flip=True, shift=2, erase=0.0),
     )
-    return config, recipe, per_epoch * epochs
+    return config, recipe, per_epoch * options.epochs
 
 
 def predict(params: vit.Params, config: VitConfig, recipe: Recipe, images: jax.Array) -> jax.Array:
@@ -119,11 +128,38 @@ def _batches(data: Labelled, recipe: Recipe, start: int) -> Iterator[tuple[NDArr
         yield data.images[rows], data.labels[rows]
 
 
+def draw_curves(history: list[dict[str, float]], steps: int, target: Path) -> None:
+    """Loss, and accuracy on training and test images, so far; nothing without matplotlib."""
+    try:
+        import matplotlib
+    except ImportError:
+        return
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3), layout="constrained")
+    at = [row["step"] for row in history]
+    left.plot(at, [row["loss"] for row in history])
+    for name in ("train", "test"):
+        right.plot(at, [row[name] for row in history], label=name)
+    left.set(title="loss", xlabel="step", xlim=(0, steps))
+    right.set(title=f"accuracy: test {history[-1]['test']:.2%}", xlabel="step", xlim=(0, steps))
+    right.legend()
+    figure.savefig(target.with_suffix(".part.png"))
+    plt.close(figure)
+    target.with_suffix(".part.png").replace(target)
+
+
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder for checkpoints, curves and model")
     parser.add_argument("--epochs", type=int, default=16, help="in which half of the patches are seen")
     parser.add_argument("--whole-epochs", type=int, default=3, help="after them, with all patches")
+    parser.add_argument("--data", type=Path, help="a folder with a folder of images for each class")
+    parser.add_argument("--size", type=int, default=64, help="pixels a side of --data's images")
+    parser.add_argument("--patch", type=int, default=4, help="pixels a side of a patch")
+    parser.add_argument("--batch", type=int, default=128, help="images of a step")
+    parser.add_argument("--bfloat16", action="store_true", help="multiply in bfloat16")
     parser.add_argument("--save-every", type=int, default=234, help="steps between checkpoints")
     return parser.parse_args()
 

@@ -34,6 +34,8 @@ class Recipe:
         ema: how much of the averaged weights a step keeps; they are what is evaluated and shipped.
         smoothing: probability that is spread over all labels.
         mean, std: of pixels in 0..1, one for each channel.
+        bfloat16: parameters and pixels are rounded to bfloat16 for each step's forward and backward pass;
+            the weights that are learnt, the loss and the averages stay float32.
         seed: decides weights, order of images and augmentation.
     """
 
@@ -47,6 +49,7 @@ class Recipe:
     mean: tuple[float, ...] = (0.5, 0.5, 0.5)
     std: tuple[float, ...] = (0.5, 0.5, 0.5)
     augmentation: Augmentation = field(default_factory=Augmentation)
+    bfloat16: bool = False
     seed: int = 0
 
 
@@ -126,6 +129,10 @@ def make_step(
     )
 
 
+def _halved(parameter: jax.Array) -> jax.Array:
+    return parameter.astype(jnp.bfloat16)
+
+
 def _pixels(images: jax.Array, key: jax.Array, recipe: Recipe) -> jax.Array:
     changed = augment(images.astype(jnp.float32) / 255, key, recipe.augmentation)
     return ((changed - jnp.array(recipe.mean)) / jnp.array(recipe.std)).transpose(0, 3, 1, 2)
@@ -147,10 +154,12 @@ def _loss(
     labels: jax.Array,
     keep: jax.Array | None,
 ) -> tuple[jax.Array, jax.Array]:
+    if recipe.bfloat16:
+        params, pixels = jax.tree.map(_halved, params), pixels.astype(jnp.bfloat16)
     tokens = vit.embed_patches(params, config, pixels)
     if keep is not None:
         tokens = jnp.take_along_axis(tokens, keep[:, :, None], axis=1)
-    scores = vit.classified(params, config, vit.encode(params, config, tokens))
+    scores = vit.classified(params, config, vit.encode(params, config, tokens)).astype(jnp.float32)
     wanted = optax.smooth_labels(jax.nn.one_hot(labels, scores.shape[1]), recipe.smoothing)
     loss = jnp.mean(optax.softmax_cross_entropy(scores, wanted))
     accuracy = jnp.mean((jnp.argmax(scores, axis=1) == labels).astype(jnp.float32))

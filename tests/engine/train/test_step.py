@@ -1,5 +1,6 @@
 """The training step: it learns, repeats itself, resumes, and is the same over several devices."""
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -63,6 +64,49 @@ def test_a_run_that_goes_on_from_a_checkpoint_has_the_weights_of_one_that_never_
     resumed, _ = run(step, found, range(3, 6))
     for one, other in zip(jax.tree.leaves(whole), jax.tree.leaves(resumed), strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+CHILD = """
+import sys
+from pathlib import Path
+from engine.train.checkpoints import Checkpoints
+from engine.train.step import initial_state, make_step
+from tests.engine.train.test_step import CONFIG, RECIPE, batch
+store, state = Checkpoints(Path(sys.argv[1])), initial_state(CONFIG, RECIPE)
+step = make_step(CONFIG, RECIPE, patches=2)
+for number in range(10_000):
+    state, _ = step(state, *batch(number))
+    if (number + 1) % 3 == 0:
+        store.save(state, [{"step": number + 1}])
+        print(number + 1, flush=True)
+"""
+
+
+def test_a_run_that_was_killed_goes_on_as_if_it_had_not_been(tmp_path):
+    """By SIGKILL, while it trains and writes checkpoints in the background."""
+    command = [sys.executable, "-c", CHILD, str(tmp_path / "run")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
+        for line in child.stdout:
+            if int(line) >= 12:
+                child.kill()
+                break
+    store = Checkpoints(tmp_path / "run")
+    found, history = store.latest(initial_state(CONFIG, RECIPE))
+    store.close()
+    reached = int(found.step)
+    assert reached >= 3 and reached % 3 == 0 and history == [{"step": reached}]
+    step = make_step(CONFIG, RECIPE, patches=2)
+    resumed, _ = run(step, found, range(reached, reached + 2))
+    whole, _ = run(step, initial_state(CONFIG, RECIPE), range(reached + 2))
+    for one, other in zip(jax.tree.leaves(whole), jax.tree.leaves(resumed), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_in_bfloat16_it_learns_as_well_and_keeps_float32_weights():
+    recipe = dataclasses.replace(RECIPE, bfloat16=True)
+    state, metrics = run(make_step(CONFIG, recipe), initial_state(CONFIG, recipe), range(60))
+    assert float(metrics["accuracy"]) == 1.0
+    assert {leaf.dtype.name for leaf in jax.tree.leaves(state.params)} == {"float32"}
 
 
 def test_a_new_folder_has_no_checkpoint(tmp_path):
