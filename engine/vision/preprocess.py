@@ -146,6 +146,8 @@ def preprocessing_from_hf(
     Raises UnsupportedModel or BadCheckpoint.
     """
     fields, usual = Fields(values, source), _usual(values, config)
+    if config.channels == 1 and "image_mean" not in values:
+        usual = replace(usual, mean=(0.5,), std=(0.5,))  # no family has means of its own for grey
     if fields.flag("do_pad", False):
         raise UnsupportedModel(f"{source}: do_pad is not supported")
     crop = _crop(fields, usual)

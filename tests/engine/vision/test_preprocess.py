@@ -65,6 +65,9 @@ def test_a_model_of_grey_images_reads_colours_as_grey():
     red[..., 0] = 255
     assert found.prepare(red).shape == (1, 2, 2)
     np.testing.assert_allclose(found.prepare(red), (76 / 255 - 0.5) / 0.5, atol=1e-6)  # ITU-R 601: 0.299
+    for architecture in ("vit", "clip_vision_model", "dinov2"):
+        usual = preprocessing_from_hf({}, dataclasses.replace(CONFIG, channels=1, architecture=architecture))
+        assert (usual.mean, usual.std) == ((0.5,), (0.5,))
     with pytest.raises(UnsupportedModel, match="3 channels with means of 1"):
         preprocessing_from_hf(settings, CONFIG)
 
