@@ -27,6 +27,7 @@ from serve.routes import (
     ask,
     chat,
     completions,
+    decisions,
     documents,
     embeddings,
     gallery,
@@ -54,6 +55,7 @@ _API: tuple[Sequence[Route], ...] = (
     rerank.ROUTES,
     images.ROUTES,
     gallery.ROUTES,
+    decisions.ROUTES,
     documents.ROUTES,
     ask.ROUTES,
     system.ROUTES,
@@ -93,7 +95,8 @@ def live_gauges(stats: Mapping[str, object]) -> dict[str, float]:
 
 def _middleware(settings: Settings, counters: Metrics, drain: Drain) -> list[Middleware]:
     """Outermost first. CORS is outside the envelope, so that pages can read every error."""
-    takes_images = [route.path for route in (*images.ROUTES, *gallery.ROUTES) if "{" not in route.path]
+    of_images = (*images.ROUTES, *gallery.ROUTES, *decisions.ROUTES)
+    takes_images = [route.path for route in of_images if "{" not in route.path]
     paths = ("/v1/documents", *takes_images)
     either = [path for full in paths for path in (full, full.removeprefix("/v1"))]
     uploads = dict.fromkeys(either, settings.max_upload_bytes)

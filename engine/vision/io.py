@@ -19,10 +19,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ImageFile:
-    """An image file's bytes, and what errors are to call it."""
+    """An image file's bytes, what errors are to call it, and the field of a request that held it."""
 
     name: str
     data: bytes
+    param: str | None = None
 
 
 ImageInput: TypeAlias = Union[bytes, str, Path, ImageFile, Pixels, "Image"]
@@ -57,7 +58,7 @@ def read_image(
     if isinstance(source, str):
         source = data_url_bytes(source)
     if isinstance(source, ImageFile):
-        name, source = source.name, source.data
+        return _of_file(source, limits, background)
     if isinstance(source, bytes):
         return decode_image(name or "image", source, limits, background)
     if isinstance(source, np.ndarray):
@@ -67,6 +68,14 @@ def read_image(
             np.asarray(source.convert("RGBA" if source.has_transparency_data else "RGB")), background
         )
     raise InvalidRequest(f"an image is bytes, a path, a data URL or an array, not a {type(source).__name__}")
+
+
+def _of_file(file: ImageFile, limits: ImageLimits, background: Color) -> Pixels:
+    try:
+        return decode_image(file.name, file.data, limits, background)
+    except ImageError as error:
+        error.param = file.param
+        raise
 
 
 def decode_image(

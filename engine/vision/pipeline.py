@@ -77,6 +77,17 @@ class ViT:
         return self.config.labels
 
     @property
+    def reads_texts(self) -> bool:
+        """Whether it is a CLIP or SigLIP, which chooses among any words."""
+        return isinstance(self._checkpoint.config, ClipConfig)
+
+    @property
+    def judges_each(self) -> bool:
+        """Whether the probability of one text alone means something: of SigLIP."""
+        config = self._checkpoint.config
+        return isinstance(config, ClipConfig) and config.sigmoid
+
+    @property
     def dim(self) -> int:
         """Numbers of an embedding."""
         return self.config.features
@@ -143,7 +154,7 @@ class ViT:
     ) -> Iterator[Prediction | FileError]:
         """As `predict`, one by one as batches are done; an image that cannot be read gives its error."""
         if labels is not None:
-            names, judge = tuple(labels), self._judge(labels, template)
+            names, judge = tuple(labels), self.judge(labels, template)
             rows = self._each(images, _embedded, limits)
         elif self.labels:
             names, judge, rows = self.labels, _as_is, self._each(images, _classified, limits)
@@ -222,11 +233,10 @@ class ViT:
 
     @property
     def _instead(self) -> str:
-        both = isinstance(self._checkpoint.config, ClipConfig)
-        return ": give labels to choose from" if both else ": it embeds images"
+        return ": give labels to choose from" if self.reads_texts else ": it embeds images"
 
-    def _judge(self, labels: Sequence[str], template: str) -> Callable[[Float32], Float32]:
-        """From an image's unit vector to the probability of each label."""
+    def judge(self, labels: Sequence[str], template: str = TEMPLATE) -> Callable[[Float32], Float32]:
+        """From an image's unit vector to the probability of each label, as `zero_shot` has them."""
         if "{}" not in template:
             raise InvalidRequest("template must hold {} where the label goes", param="template")
         if not labels or not all(label.strip() for label in labels):

@@ -73,6 +73,6 @@ def _item(value: Any, name: str) -> Item:
     if isinstance(value, TextPart):
         return value.text
     if isinstance(value, ImagePart):
-        return ImageFile(name, data_url_bytes(value.image_url.url, param=name))
+        return ImageFile(name, data_url_bytes(value.image_url.url, param=name), name)
     item: str | list[int] = value
     return item

@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from engine.errors import ContextLengthExceeded, FileError, InvalidRequest, UnsupportedInput
+from engine.errors import ContextLengthExceeded, InvalidRequest, UnsupportedInput
 from engine.protocols import Float32
 from engine.vision.io import ImageFile
 from engine.vision.limits import ImageLimits
@@ -80,11 +80,7 @@ def _embed(
 def _of_images(engine: "Engine", images: Sequence[Item], limits: ImageLimits) -> Float32:
     if engine.kind != "vision":
         raise UnsupportedInput(f"{engine.name} embeds texts: it reads no images", param="input")
-    try:
-        return engine.vision.embed([image for image in images if isinstance(image, ImageFile)], limits=limits)
-    except FileError as error:
-        error.param = error.file
-        raise
+    return engine.vision.embed([image for image in images if isinstance(image, ImageFile)], limits=limits)
 
 
 def _of_texts(

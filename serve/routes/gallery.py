@@ -1,6 +1,6 @@
 """`/v1/images`: images kept by their vectors, and searched by an image or by words."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -39,7 +39,7 @@ class SearchRequest(BaseModel):
         if (self.image is None) == (self.text is None):
             raise InvalidRequest("give either image or text", param="image")
         if self.image is not None:
-            return ImageFile("image", data_url_bytes(self.image, param="image"))
+            return ImageFile("image", data_url_bytes(self.image, param="image"), "image")
         if not (self.text or "").strip():
             raise InvalidRequest("text is empty", param="text")
         return self.text or ""
@@ -58,7 +58,7 @@ async def keep(request: Request) -> JSONResponse:
     if body.names is not None:
         if len(body.names) != len(files):
             raise InvalidRequest(f"{len(files)} images have {len(body.names)} names", param="names")
-        files = [ImageFile(name, file.data) for name, file in zip(body.names, files, strict=True)]
+        files = [replace(file, name=name) for name, file in zip(body.names, files, strict=True)]
     runtime = services_of(request).runtime
     gallery = await services_of(request).heavy.run(runtime.gallery, body.model)
     records = await run_on_images(request, "keep", gallery.add, files, limits=image_limits(request))

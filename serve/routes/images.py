@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from engine.errors import FileError, InvalidRequest
+from engine.errors import InvalidRequest
 from engine.vision.io import ImageFile, data_url_bytes
 from engine.vision.limits import ImageLimits
 from engine.vision.template import TEMPLATE
@@ -156,7 +156,7 @@ async def _read_form(request: Request, kind: type[Body]) -> tuple[Body, list[Ima
         parts = [part for part in form.getlist("file") if isinstance(part, UploadFile)]
         _check_count(len(parts))
         files = [
-            ImageFile(part.filename or f"file[{index}]", await part.read())
+            ImageFile(part.filename or f"file[{index}]", await part.read(), "file")
             for index, part in enumerate(parts)
         ]
         fields = {name: value for name, value in form.items() if isinstance(value, str)}
@@ -178,23 +178,17 @@ def _check_count(count: int) -> None:
 
 def _decoded(images: Sequence[str]) -> list[ImageFile]:
     names = [f"images[{index}]" for index in range(len(images))]
-    return [
-        ImageFile(name, data_url_bytes(image, param=name)) for name, image in zip(names, images, strict=True)
-    ]
+    decoded = (data_url_bytes(image, param=name) for name, image in zip(names, images, strict=True))
+    return [ImageFile(name, data, name) for name, data in zip(names, decoded, strict=True)]
 
 
 async def run_on_images(
     request: Request, stage: str, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
 ) -> T:
-    """The function's result in a worker thread, its time counted; an unreadable image names its field."""
+    """The function's result in a worker thread, its time counted."""
     services = services_of(request)
     began = time.perf_counter()
-    try:
-        found = await attend(request, services.drain, services.heavy.run(function, *args, **kwargs))
-    except FileError as error:
-        named = error.file if error.file.startswith("image") else "images"
-        error.param = "file" if _is_form(request) else named
-        raise
+    found = await attend(request, services.drain, services.heavy.run(function, *args, **kwargs))
     services.metrics.stage(stage, time.perf_counter() - began)
     return found
 
