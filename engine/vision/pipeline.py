@@ -246,7 +246,7 @@ class ViT:
         if "logit_bias" not in self._checkpoint.params:
             return lambda vector: _softmax(texts @ vector * scale)
         bias = float(self._checkpoint.params["logit_bias"])
-        return lambda vector: 1 / (1 + np.exp(-(texts @ vector * scale + bias)))
+        return lambda vector: _sigmoid(texts @ vector * scale + bias)
 
     def _prepared(self, image: Pixels) -> jax.Array:
         return jnp.asarray(self.preprocessing.prepare(image)[None])
@@ -299,6 +299,11 @@ def _named(probabilities: Float32, names: Sequence[str], top_k: int) -> Predicti
 
 def _as_is(probabilities: Float32) -> Float32:
     return probabilities
+
+
+def _sigmoid(logits: Float32) -> Float32:
+    """By tanh, which overflows nowhere."""
+    return ((1 + np.tanh(logits / 2)) / 2).astype(np.float32)
 
 
 def _softmax(logits: Float32) -> Float32:

@@ -210,15 +210,15 @@ def _of_images(
 ) -> Checkpoint:
     from engine.text.tokenizer import tokenizer_from_folder
 
+    origin: Tensors | PackedWeights
     if isinstance(files, PackedWeights):
-        raise UnsupportedModel(
-            f"{folder}: packed image models are not supported; load the folder it came from"
-        )
-    tensors = plain(files)
-    config = vision_config(folder, values, tensors)
+        origin, config = files, vision_config(folder, values, None)
+    else:
+        tensors = plain(files)
+        config = vision_config(folder, values, tensors)
+        origin = Tensors(files.paths, *vision_source(config, tensors), IGNORED)
     tokenizer = tokenizer_from_folder(folder) if isinstance(config, ClipConfig) else None
     settings = [folder / name for name in ("config.json", PREPROCESSOR, "tokenizer.json")]
-    origin = Tensors(files.paths, *vision_source(config, tensors), IGNORED)
     preprocessing = vision_preprocessing(folder, values, config)
     weights = wish.load(origin, vision_shapes(config), settings)
     return _image_model(folder, config, weights, preprocessing, tokenizer)

@@ -5,9 +5,9 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from engine.errors import InvalidRequest
+from engine.errors import InvalidRequest, UnsupportedModel
 from engine.registry import PACKED
-from engine.weights.checkpoint import Checkpoint
+from engine.weights.checkpoint import ONNX, Checkpoint
 from engine.weights.gguf_settings import SETTINGS, write_settings
 from engine.weights.gguf_split import read_gguf_parts
 from engine.weights.packed import write_packed
@@ -21,8 +21,11 @@ _NOTICES = ("LICENSE*", "LICENCE*", "NOTICE*", "*TERMS*")
 def save_packed(checkpoint: Checkpoint, folder: Path) -> Path:
     """Writes a folder that `load_checkpoint` maps as it is, and returns it; it is there whole or not at all.
 
-    Raises InvalidRequest where something has that name already, OSError where it cannot be written.
+    Raises InvalidRequest where something has that name already, UnsupportedModel for what could not be read
+    again (image models of timm or out of ONNX files), OSError where it cannot be written.
     """
+    if checkpoint.architecture == "timm" or checkpoint.path.suffix == ONNX:
+        raise UnsupportedModel(f"{checkpoint.path}: models in Hugging Face's layout or GGUF can be packed")
     folder = folder.expanduser()
     check_free(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from engine.errors import UnsupportedModel
 from engine.models import clip, vit
 from engine.models.clip_config import ClipConfig
 from engine.models.clip_hf import HF_ARCHITECTURES as CLIP_ARCHITECTURES
@@ -54,10 +55,12 @@ def is_timm(values: Mapping[str, Any]) -> bool:
     return "model_type" not in values and isinstance(values.get("architecture"), str)
 
 
-def vision_config(folder: Path, values: Mapping[str, Any], tensors: TensorSource) -> VisionConfig:
-    """`tensors` of a `plain` checkpoint. Raises UnsupportedModel or BadCheckpoint."""
+def vision_config(folder: Path, values: Mapping[str, Any], tensors: TensorSource | None) -> VisionConfig:
+    """`tensors` of a `plain` checkpoint; None of a packed one. Raises UnsupportedModel or BadCheckpoint."""
     source = str(folder / "config.json")
     if is_timm(values):
+        if tensors is None:
+            raise UnsupportedModel(f"{folder}: packed models of timm are not supported")
         return vit_from_timm(values, tensors, source)
     if values["model_type"] in CLIP_ARCHITECTURES:
         return clip_from_hf(values, source)

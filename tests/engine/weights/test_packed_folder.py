@@ -16,6 +16,7 @@ from tests.engine.weights.trees import assert_same_bits, files_end_at
 
 PARITY = Path(__file__).parents[2] / "fixtures" / "parity"
 FOLDERS = ("llama_gqa_tied", "phi3_longrope", "gemma2_softcap", "modernbert_reranker", "colbert")
+IMAGES = ("vit_hf_classifier", "dinov2_hf", "siglip_tower")
 GGUFS = ("llama3_mqa_bias", "phi3_longrope", "gemma2_softcap", "llama_gqa_tied")
 OVERRIDES = ("layers.0.*=int8", "layers.1.*=f32")
 
@@ -27,12 +28,26 @@ def assert_same_model(found: Checkpoint, wanted: Checkpoint) -> None:
 
 
 @pytest.mark.parametrize("quant", ["int8", "int4", "bf16"])
-@pytest.mark.parametrize("family", FOLDERS)
+@pytest.mark.parametrize("family", [*FOLDERS, *IMAGES])
 def test_a_folder_with_safetensors_comes_back_as_it_was(family: str, quant: Quant, tmp_path: Path) -> None:
     wanted = load_checkpoint(PARITY / family, quant=quant, overrides=OVERRIDES)
     found = load_checkpoint(save_packed(wanted, tmp_path / "small"))
     assert_same_model(found, wanted)
     assert found.identity != wanted.identity
+
+
+def test_both_towers_of_clip_come_back_as_they_were(tmp_path: Path) -> None:
+    wanted = load_checkpoint(PARITY / "clip_small", quant="int8")
+    found = load_checkpoint(save_packed(wanted, tmp_path / "small"))
+    assert_same_model(found, wanted)
+    assert found.preprocessing == wanted.preprocessing
+
+
+def test_image_models_whose_files_hold_no_configuration_cannot_be_packed(tmp_path: Path) -> None:
+    model = load_checkpoint(PARITY / "timm_vit", quant="int8")
+    with pytest.raises(UnsupportedModel, match="Hugging Face's layout or GGUF"):
+        save_packed(model, tmp_path / "small")
+    assert not (tmp_path / "small").exists()
 
 
 @pytest.mark.parametrize("family", GGUFS)
