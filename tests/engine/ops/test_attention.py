@@ -1,7 +1,9 @@
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from engine.ops import dispatch
 from engine.ops.attention import attention, causal_mask
 
 
@@ -48,3 +50,43 @@ def test_causal_mask_follows_the_positions_given():
     mask = causal_mask(jnp.array([[0, 2], [1, 5]]), 4)
     expected = [[[1, 0, 0, 0], [1, 1, 1, 0]], [[1, 1, 0, 0], [1, 1, 1, 1]]]
     np.testing.assert_array_equal(mask, np.array(expected, bool))
+
+
+def many_keys():
+    """As an image of 24 x 25 patches has them: q, k, v (1, 601, 9, 16)."""
+    rng = np.random.default_rng(8)
+    return [jnp.asarray(rng.standard_normal((1, 601, 9, 16)), jnp.float32) for _ in range(3)]
+
+
+def test_attention_over_many_keys_is_native_and_equals_the_portable_one():
+    q, k, v = many_keys()
+    native = jax.jit(lambda *a: attention(*a))(q, k, v)
+    scaled = jax.jit(lambda *a: attention(*a, scale=0.5))(q, k, v)
+    with dispatch.portable():
+        np.testing.assert_allclose(native, attention(q, k, v), atol=2e-5)
+        np.testing.assert_allclose(scaled, attention(q, k, v, scale=0.5), atol=2e-5)
+
+
+def test_only_attention_over_many_keys_without_a_mask_is_native():
+    def called(*arguments, **options):
+        return "custom_call" in jax.jit(lambda *a: attention(*a, **options)).lower(*arguments).as_text()
+
+    q, k, v = many_keys()
+    assert called(q, k, v) == dispatch.native_wanted()
+    assert not called(q, k, v, mask=jnp.ones((1, 1, 601), bool)) and not called(q, k, v, softcap=5.0)
+    assert not called(q, k[:, :500], v[:, :500]) and not called(q[:, :9], k, v)
+    assert not called(*(each.astype(jnp.bfloat16) for each in (q, k, v)))
+    with dispatch.portable():
+        assert not called(q, k, v)
+
+
+def test_gradients_of_native_attention_are_the_portable_ones():
+    def loss(q, k, v):
+        return jnp.sum(attention(q, k, v) ** 2)
+
+    arrays = many_keys()
+    found = jax.grad(loss, argnums=(0, 1, 2))(*arrays)
+    with dispatch.portable():
+        expected = jax.grad(loss, argnums=(0, 1, 2))(*arrays)
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-4)
