@@ -4,7 +4,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -12,10 +12,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from engine.errors import FileError, InvalidRequest, UnsupportedInput, UnsupportedModel
+from engine.errors import BadCheckpoint, FileError, InvalidRequest, UnsupportedInput, UnsupportedModel
 from engine.models import vit
 from engine.models.clip_config import ClipConfig
 from engine.models.vit_config import VitConfig
+from engine.ops.distance import unit
 from engine.ops.jit import compile
 from engine.protocols import Float32, Progress
 from engine.shapes import BATCH_BUCKETS, bucket
@@ -70,6 +71,8 @@ class ViT:
             for run in (_embedded, _classified, vit.logits, saliency, rollout)
         }
         self._device = threading.Lock()
+        readable = isinstance(checkpoint.config, ClipConfig) and checkpoint.tokenizer is not None
+        self._texts = TextTower(checkpoint) if readable else None
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -92,12 +95,14 @@ class ViT:
         """Numbers of an embedding."""
         return self.config.features
 
-    @cached_property
+    @property
     def texts(self) -> TextTower:
         """The text side of CLIP or SigLIP. Raises UnsupportedInput for other models, or BadCheckpoint."""
-        if not isinstance(self._checkpoint.config, ClipConfig):
-            raise UnsupportedInput(f"{self.name} reads no texts, as CLIP and SigLIP do", param="model")
-        return TextTower(self._checkpoint)
+        if self._texts is not None:
+            return self._texts
+        if self.reads_texts:
+            raise BadCheckpoint(f"{self._checkpoint.path}: has no tokenizer.json to read texts with")
+        raise UnsupportedInput(f"{self.name} reads no texts, as CLIP and SigLIP do", param="model")
 
     def zero_shot(
         self,
@@ -206,17 +211,16 @@ class ViT:
         return heat_map(pixels, seen - seen.min(), self.preprocessing, None)
 
     def warm(self, progress: Progress | None = None) -> None:
-        """Compiles the programs of each batch size ahead of the first request."""
+        """Compiles the programs of each batch size, of maps and of texts ahead of the first request."""
         sizes = [size for size in BATCH_BUCKETS if size <= self._rows]
-        empty = np.zeros(self._shape, np.float32)
-        runs = (_embedded, _classified) if self.labels else (_embedded,)
-        for done, size in enumerate(sizes, start=1):
-            for run in runs:
-                self._run_batch([empty] * size, run)
+        usual = (_embedded, _classified) if self.labels else (_embedded,)
+        work = [(run, size) for size in sizes for run in usual] + [(saliency, 1), (rollout, 1)]
+        for done, (run, size) in enumerate(work, start=1):
+            self._run(run, np.zeros((size, *self._shape), np.float32))
             if progress:
-                progress(done, len(sizes))
-        if isinstance(self._checkpoint.config, ClipConfig) and self._checkpoint.tokenizer is not None:
-            self.texts.warm()
+                progress(done, len(work))
+        if self._texts is not None:
+            self._texts.warm()
 
     @property
     def _shape(self) -> tuple[int, int, int]:
@@ -241,7 +245,7 @@ class ViT:
             raise InvalidRequest("template must hold {} where the label goes", param="template")
         if not labels or not all(label.strip() for label in labels):
             raise InvalidRequest("labels must be texts, none of them empty", param="labels")
-        texts = self.texts.embed([template.replace("{}", label) for label in labels])
+        texts = self.texts.remembered([template.replace("{}", label) for label in labels])
         scale = float(np.exp(self._checkpoint.params["logit_scale"]))
         if "logit_bias" not in self._checkpoint.params:
             return lambda vector: _softmax(texts @ vector * scale)
@@ -317,8 +321,7 @@ Run = Callable[..., Any]
 
 
 def _embedded(params: vit.Params, pixels: jax.Array, *, config: VitConfig) -> jax.Array:
-    vectors = vit.features(params, config, pixels)
-    return vectors / jnp.maximum(jnp.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)
+    return unit(vit.features(params, config, pixels))
 
 
 def _classified(params: vit.Params, pixels: jax.Array, *, config: VitConfig) -> jax.Array:

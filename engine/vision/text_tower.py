@@ -17,8 +17,8 @@ from engine.protocols import Float32
 from engine.shapes import sequence_buckets
 from engine.weights.checkpoint import Checkpoint
 
-_REMEMBERED = 64
-"""Lists of texts whose vectors are kept: labels come again with each image."""
+_REMEMBERED = 16
+"""Lists of labels whose vectors are kept: they come again with each image. A thousand take 3 MB."""
 
 
 class TextTower:
@@ -42,7 +42,11 @@ class TextTower:
 
     def embed(self, texts: Sequence[str]) -> Float32:
         """Unit vectors (len(texts), dim), in the order given."""
-        return self._known(tuple(texts)).copy()
+        return self._embedded(tuple(texts))
+
+    def remembered(self, texts: Sequence[str]) -> Float32:
+        """As `embed`, of texts that will be asked for again; not to be changed."""
+        return self._known(tuple(texts))
 
     def warm(self) -> None:
         """Compiles the programs of short texts, alone and as a list of labels."""
