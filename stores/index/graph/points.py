@@ -1,0 +1,33 @@
+"""The vectors that a graph is built over, a few at a time, in the frame's coordinates."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stores.index.codecs.frame import Frame
+
+Float32 = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Points:
+    """The first `count` of `vectors` (n, dim), which may be mapped from a file larger than memory."""
+
+    vectors: Float32
+    frame: Frame
+    count: int
+
+    def __len__(self) -> int:
+        return self.count
+
+    def take(self, rows: NDArray[np.int32]) -> Float32:
+        """Residuals (len(rows), len(frame.centre)): near in distance is near by the metric."""
+        return self.frame.residuals(self.vectors[rows])
+
+
+def padded(rows: Float32, size: int) -> Float32:
+    """`rows` with zeros after them, `size` rows in all."""
+    found: Float32 = np.zeros((size, rows.shape[1]), np.float32)
+    found[: len(rows)] = rows
+    return found
