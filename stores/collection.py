@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from stores.errors import InvalidQuery
+from stores.index.graph.build import Progress
 from stores.log.records import DELETE, MAX_PAYLOAD, UPSERT
 from stores.query.filters import Filter
 from stores.query.search import Hit, count_rows, search_hybrid, search_text, search_vectors
@@ -171,9 +172,19 @@ class Collection:
         """Seals recent rows into a segment now. They are durable without it."""
         self._tree.flush()
 
-    def compact(self) -> None:
-        """Merges everything into one segment and gives the space of dead rows back."""
-        self._tree.compact()
+    def compact(self, *, progress: Progress = lambda share: None) -> None:
+        """Merges everything into one segment and gives the space of dead rows back.
+
+        `progress` gets the share done, from 0 to 1; what it raises stops the work and leaves all as it was.
+        """
+        self._tree.compact(progress)
+
+    def reindex(self, *, progress: Progress = lambda share: None) -> None:
+        """Gives a graph to the rows written since the last one was built; those with one are left alone.
+
+        It happens in the background as rows come; this is for now. `progress` as for `compact`.
+        """
+        self._tree.reindex(progress)
 
     def verify(self) -> VerifyReport:
         """Reads every file and checks every checksum. CorruptStore names the first damaged file."""

@@ -13,6 +13,7 @@ from typing import Self
 from stores.collection import Collection
 from stores.errors import CollectionNotFound, StoreClosed, StoreLocked
 from stores.log.disk import Disk, explaining
+from stores.maintenance import Worker
 from stores.schema import Metric, Schema, check_name
 from stores.tree import Options, Tree, create_tree
 
@@ -28,6 +29,7 @@ class Database:
         self.path, self._lock_fd, self._disk, self._options = path, lock_fd, disk, options
         self._folder = path / "collections"
         self._open: dict[str, tuple[Collection, Tree]] = {}
+        self._worker = Worker()
         self._mutex = Lock()
         self._closed = False
 
@@ -73,7 +75,7 @@ class Database:
             with explaining(f"collection {name!r} cannot be created"):
                 create_tree(folder, schema, self._disk)
         with explaining(f"collection {name!r} cannot be opened"):
-            tree = Tree(folder, self._disk, self._options)
+            tree = Tree(folder, self._disk, self._options, self._worker)
         self._open[name] = (Collection(name, tree), tree)
 
     def collections(self) -> list[str]:
@@ -110,6 +112,7 @@ class Database:
             self._closed = True
             for _, tree in self._open.values():
                 tree.close()
+            self._worker.close()
             os.close(self._lock_fd)
 
     def __enter__(self) -> Self:

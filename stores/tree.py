@@ -7,7 +7,9 @@ a crash anywhere leaves either the state before or the state after. It knows row
 """
 
 import logging
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Lock
@@ -15,17 +17,20 @@ from threading import Lock
 import numpy as np
 
 from stores.errors import CorruptStore, StoreClosed, StoreError
+from stores.index.graph.arrange import Arrangement, arrange
+from stores.index.graph.build import Progress
 from stores.log import manifest as manifests
 from stores.log.commit import GroupCommit
 from stores.log.disk import Disk, explaining
 from stores.log.manifest import Manifest, SegmentEntry
 from stores.log.records import DELETE, UPSERT, Record
 from stores.log.wal import ROTATE_BYTES, Log
+from stores.maintenance import Cancelled, Pace, Worker
 from stores.schema import Schema
 from stores.segment.batch import Batch, decode_deletion
 from stores.segment.build import write_segment
 from stores.segment.columns import Bools
-from stores.segment.merge import Source, content_of, merged_postings
+from stores.segment.merge import Joined, content_of, merged_postings
 from stores.segment.planner import Load, plan_merge
 from stores.segment.segment import Segment
 from stores.segment.state import State
@@ -33,15 +38,20 @@ from stores.segment.tombs import read_alive, tomb_path, write_tombs
 from stores.segment.view import View
 
 _logger = logging.getLogger(__name__)
+_MOST_SEGMENTS = 24
+_FEWEST_NODES = 8
 
 
 @dataclass(frozen=True)
 class Options:
-    """When the memtable is sealed (its rows, or bytes in the log), and when a log file is full."""
+    """When the memtable is sealed (its rows, or bytes in the log), when a log file is full, from how many
+    rows a merged segment gets a graph, and whether merging is left to a thread of its own."""
 
     seal_rows: int = 8192
     seal_bytes: int = 64 << 20
     rotate_bytes: int = ROTATE_BYTES
+    graph_rows: int = 16_384
+    background: bool = True
 
 
 def create_tree(folder: Path, schema: Schema, disk: Disk) -> None:
@@ -59,8 +69,8 @@ def create_tree(folder: Path, schema: Schema, disk: Disk) -> None:
 class Tree:
     """An open collection's storage. Thread-safe. Opening it replays the log: `CorruptStore` if it cannot."""
 
-    def __init__(self, folder: Path, disk: Disk, options: Options) -> None:
-        self.folder, self._disk, self._options = folder, disk, options
+    def __init__(self, folder: Path, disk: Disk, options: Options, worker: Worker) -> None:
+        self.folder, self._disk, self._options, self._worker = folder, disk, options, worker
         self._segments_folder = folder / "seg"
         self._manifest = manifests.read(folder)
         self._next_number = manifests.highest_number(folder) + 1
@@ -69,7 +79,8 @@ class Tree:
         self._saved: dict[int, Bools] = {}
         self._merging = Lock()
         self._patience = 1
-        self._closed = False
+        self._closed = self._impatient = False
+        self._last_read = 0.0
         self.maintenance_error: str | None = None
         self._load_segments()
         self.log = Log(folder / "wal", disk, rotate_bytes=options.rotate_bytes)
@@ -124,6 +135,7 @@ class Tree:
     def view(self) -> View:
         """All rows, as they are at this moment. StoreClosed."""
         self._require_open()
+        self._last_read = time.monotonic()
         return self.state.view
 
     def locate(self, ids: Sequence[str]) -> tuple[View, list[int | None]]:
@@ -153,18 +165,37 @@ class Tree:
     def _maintain(self) -> None:
         if not self._due():
             return
-        try:
+        with self._putting_off():
             with self._commit.exclusive:
                 if self._due():
                     self.seal()
-            if self._merging.acquire(blocking=False):
+            behind = len(self.state.segments) >= _MOST_SEGMENTS
+            if self._options.background and not behind:
+                self._worker.ask(self._merge_quietly)
+            elif self._merging.acquire(blocking=behind):
+                # Merging has fallen behind writing, or has no thread: then writers wait for it.
                 try:
-                    self._merge_as_planned()
+                    self._merge_as_planned(lambda share: None)
                 finally:
                     self._merging.release()
+
+    def _merge_quietly(self) -> None:
+        """What the worker does."""
+        pace = Pace(lambda: self._closed or self._impatient, lambda: self._last_read)
+        with self._putting_off(), self._merging:
+            if not self._closed:
+                self._merge_as_planned(pace)
+
+    @contextmanager
+    def _putting_off(self) -> Iterator[None]:
+        """A maintenance step, whose failure is remembered and tried again a memtable later."""
+        try:
+            yield
             self._patience, self.maintenance_error = 1, None
+        except (Cancelled, StoreClosed):
+            pass
         except (OSError, StoreError) as error:
-            # The rows are safe in the log; the next attempt is a memtable later.
+            # The rows are safe in the log or in the segments there are.
             self._patience += 1
             self.maintenance_error = str(error)
             _logger.warning("%s: maintenance put off: %s", self.folder, error)
@@ -190,7 +221,7 @@ class Tree:
                 return
             rows, alive = self.state.unsealed
             kept = np.flatnonzero(alive)
-            segment = self._build([(rows, kept)])
+            segment = self._build(Joined([(rows, kept)], self.schema.dim))
             self.log.rotate()
             entries = self._saved_entries()
             if segment is not None:
@@ -200,17 +231,45 @@ class Tree:
             self.log.pending_bytes = 0
             self._after_manifest(dropped=[])
 
-    def compact(self) -> None:
+    def compact(self, progress: Progress) -> None:
         """Seals, then merges all segments into one without their dead; their disk space is returned."""
-        with self._merging, explaining(f"{self.folder.name}: the collection could not be compacted"):
-            self.seal()
+        with self._alone("compacted"):
             loads = self._loads()
-            if len(loads) > 1 or any(load.live < load.rows for load in loads):
-                self._merge([load.name for load in loads])
+            if len(loads) > 1 or any(load.live < load.rows for load in loads) or self._lacks_graph():
+                self._merge([load.name for load in loads], progress)
 
-    def _merge_as_planned(self) -> None:
+    def reindex(self, progress: Progress) -> None:
+        """Seals, then merges the segments that have no graph; those that have one stay as they are."""
+        with self._alone("reindexed"):
+            names = self._unindexed()
+            if len(names) > 1 or self._lacks_graph():
+                self._merge(names, progress)
+
+    @contextmanager
+    def _alone(self, done: str) -> Iterator[None]:
+        """The memtable sealed, and no merge in progress: a background one is stopped."""
+        self._impatient = True
+        try:
+            with self._merging, explaining(f"{self.folder.name}: the collection could not be {done}"):
+                self._impatient = False
+                self.seal()
+                yield
+        finally:
+            self._impatient = False
+
+    def _unindexed(self) -> list[str]:
+        return [segment.entry.name for segment, _ in self.state.segments if not segment.has_graph]
+
+    def _lacks_graph(self) -> bool:
+        names = self._unindexed()
+        return self._live_rows(names) >= self._options.graph_rows
+
+    def _live_rows(self, names: Sequence[str]) -> int:
+        return sum(load.live for load in self._loads() if load.name in names)
+
+    def _merge_as_planned(self, progress: Progress) -> None:
         while names := plan_merge(self._loads()):
-            self._merge(names)
+            self._merge(names, progress)
 
     def _loads(self) -> list[Load]:
         return [
@@ -218,29 +277,42 @@ class Tree:
             for segment, alive in self.state.segments
         ]
 
-    def _merge(self, names: Sequence[str]) -> None:
+    def _merge(self, names: Sequence[str], progress: Progress) -> None:
         """Builds beside the writers, then swaps with them held off. Rows that died meanwhile are marked."""
         inputs = [(segment, alive) for segment, alive in self.state.segments if segment.entry.name in names]
         old = [segment for segment, _ in inputs]
         kept = [np.flatnonzero(alive) for _, alive in inputs]
         sources = list(zip(old, kept, strict=True))
-        segment = self._build(sources)
-        if segment is not None and (postings := merged_postings(sources)):
+        joined = Joined(sources, self.schema.dim)
+        arrangement = self._arranged(joined)
+        segment = self._build(joined, arrangement, progress)
+        if segment is not None and (postings := merged_postings(sources, arrangement)):
             segment.adopt_postings(postings)
+        order = np.arange(len(joined)) if arrangement is None else arrangement.order
         with self._commit.exclusive:
             self._require_open()
             entries = [entry for entry in self._saved_entries() if entry.name not in names]
             if segment is not None:
-                entries.append(self._save_tombs(segment, self.state.alive_now(old, kept)))
+                entries.append(self._save_tombs(segment, self.state.alive_now(old, kept)[order]))
             self._write_manifest(replace(self._manifest, segments=tuple(entries)))
-            self.state.merge(old, kept, segment)
+            self.state.merge(old, kept, segment, order)
             self._after_manifest(dropped=names)
 
-    def _build(self, sources: Sequence[Source]) -> Segment | None:
-        """A durable segment of the chosen rows that no manifest names yet; None for no rows."""
-        if not any(len(chosen) for _, chosen in sources):
+    def _arranged(self, joined: Joined) -> Arrangement | None:
+        """The order for a segment with a graph; None for one that is better scanned."""
+        if len(joined) < self._options.graph_rows:
             return None
-        entry = write_segment(self._segments_folder, content_of(self.schema.dim, sources), self._disk)
+        arrangement = arrange(joined, self.schema.metric)
+        return arrangement if arrangement.nodes >= _FEWEST_NODES else None
+
+    def _build(
+        self, joined: Joined, arrangement: Arrangement | None = None, progress: Progress = lambda share: None
+    ) -> Segment | None:
+        """A durable segment of the rows that no manifest names yet; None for no rows."""
+        if not len(joined):
+            return None
+        content = content_of(self.schema.dim, joined, arrangement)
+        entry = write_segment(self._segments_folder, content, self._disk, progress)
         folder = self._segments_folder / entry.name
         return Segment(folder, entry, self.state.next_serial(), self.schema.dim)
 
@@ -310,6 +382,6 @@ class Tree:
 
     def close(self) -> None:
         """Waits for the write or merge in progress. What is in the log stays there for the next opening."""
+        self._closed = True
         with self._merging, self._commit.exclusive:
-            self._closed = True
             self.log.close()

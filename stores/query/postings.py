@@ -110,21 +110,32 @@ class Postings:
             return {*self._open, *self._frozen}
 
     @classmethod
-    def merged(cls, parts: Sequence[tuple["Postings", Int32]]) -> "Postings":
-        """Postings of rows gathered from several; `(part, rows kept, ascending)` in their new order."""
+    def merged(
+        cls, parts: Sequence[tuple["Postings", Int32]], order: NDArray[np.int64] | None = None
+    ) -> "Postings":
+        """Postings of rows gathered from several: `(part, rows kept, ascending)`, one after the other.
+
+        With `order`, the i-th row of the result is the order[i]-th of those.
+        """
+        total = sum(len(kept) for _, kept in parts)
+        places, lengths = np.empty(total, np.int32), np.empty(total, np.int32)
+        places[np.arange(total) if order is None else order] = np.arange(total, dtype=np.int32)
         merged, base = cls(), 0
         collected: dict[str, list[Posting]] = {}
         for part, kept in parts:
             place = np.full(len(part), -1, np.int32)
-            place[kept] = np.arange(base, base + len(kept), dtype=np.int32)
-            merged._lengths.extend(part.lengths[kept].tolist())
+            place[kept] = placed = places[base : base + len(kept)]
+            lengths[placed] = part.lengths[kept]
             for word in part.vocabulary():
                 posting = part.find(word)
                 rows = place[posting.rows]
                 collected.setdefault(word, []).append(Posting(rows[rows >= 0], posting.counts[rows >= 0]))
             base += len(kept)
+        merged._lengths.extend(lengths.tolist())
         for word, found in collected.items():
             rows = np.concatenate([posting.rows for posting in found])
             if rows.size:
-                merged._frozen[word] = Posting(rows, np.concatenate([posting.counts for posting in found]))
+                ascending = np.argsort(rows, kind="stable")
+                counts = np.concatenate([posting.counts for posting in found])
+                merged._frozen[word] = Posting(rows[ascending], counts[ascending])
         return merged

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from stores.index.flat import scores_of, search
+from stores.index.dispatch import search
+from stores.index.flat import scores_of
 from stores.query.filters import Filter, compile_filter
 from stores.query.hybrid import fuse
 from stores.query.text import Float64, text_scores

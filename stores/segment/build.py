@@ -2,6 +2,7 @@
 
 seg/<name>/  vec.f32      float32 rows, padded with a hole to a bucket of rows
              ids  meta  texts     columns of strings (see `segment.strings`)
+             sq8 rbq1 graph ...   of a segment with a graph (see `index.graph.index`)
              footer.json          rows, dimension, and bytes and checksum of each file
              tomb-<version>       the dead, see `segment.tombs`
 """
@@ -11,8 +12,15 @@ import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from stores.index.flat import padded_rows
+from stores.index.graph.arrange import Arrangement
+from stores.index.graph.build import Progress, build
+from stores.index.graph.index import facts, to_files
+from stores.index.graph.points import Points
 from stores.log.disk import Buffer, Disk, write_new
 from stores.log.manifest import SegmentEntry, seal
 from stores.segment.strings import encode_strings
@@ -27,13 +35,17 @@ _SLAB = 16_384
 
 @dataclass(frozen=True)
 class Content:
-    """What goes into a segment. `vectors` yields slabs (n, dim), together one row for each id."""
+    """What goes into a segment. `vectors` yields slabs (n, dim), together one row for each id.
+
+    With an arrangement, which is the order of all of them already, the segment gets a graph.
+    """
 
     dim: int
     ids: list[bytes]
     metadata: Iterable[bytes | None]
     texts: Iterable[bytes | None]
     vectors: Iterable[Float32]
+    arrangement: Arrangement | None = None
 
 
 class _Tally:
@@ -49,40 +61,64 @@ class _Tally:
             yield chunk
 
 
-def write_segment(parent: Path, content: Content, disk: Disk) -> SegmentEntry:
+def write_segment(
+    parent: Path, content: Content, disk: Disk, progress: Progress = lambda share: None
+) -> SegmentEntry:
     """A complete, durable segment folder under `parent`, which no manifest names yet.
 
-    After an error, or a crash, what is left of it has no footer or no name and is garbage.
+    `progress` gets the share of a graph's building that is done, and may raise to stop. After an error,
+    or a crash, what is left of it has no footer or no name and is garbage.
     """
     name = uuid.uuid4().hex
     unfinished = parent / f"{name}.tmp"
     disk.make_folder(unfinished)
     try:
-        footer_crc = _write_files(unfinished, content, disk)
+        footer_crc = _write_files(unfinished, content, disk, progress)
         disk.rename(unfinished, parent / name)
         disk.sync_folder(parent)
-    except OSError:
+    except BaseException:
         disk.remove_tree(unfinished)
         disk.remove_tree(parent / name)
         raise
     return SegmentEntry(name, len(content.ids), footer_crc)
 
 
-def _write_files(folder: Path, content: Content, disk: Disk) -> int:
-    files = {}
+def _write_files(folder: Path, content: Content, disk: Disk, progress: Progress) -> int:
+    files: dict[str, dict[str, int]] = {}
     rows = len(content.ids)
     padded = 4 * content.dim * padded_rows(rows)
     tally = _Tally()
     write_new(disk, folder / VECTORS, tally.of(slab.data for slab in content.vectors), size=padded)
     files[VECTORS] = {"bytes": padded, "data": tally.size, "crc32": tally.crc}
     for name, column in zip(COLUMNS, (content.ids, content.metadata, content.texts), strict=True):
-        data = encode_strings(column)
-        write_new(disk, folder / name, [data])
-        files[name] = {"bytes": len(data), "data": len(data), "crc32": zlib.crc32(data)}
-    footer = seal({"format": FORMAT, "rows": rows, "dim": content.dim, "files": files})
+        files[name] = _write(folder / name, encode_strings(column), disk)
+    footer_facts: dict[str, Any] = {"format": FORMAT, "rows": rows, "dim": content.dim, "files": files}
+    if content.arrangement is not None:
+        footer_facts["graph"] = _write_graph(folder, content, files, disk, progress)
+    footer = seal(footer_facts)
     write_new(disk, folder / FOOTER, [footer])
     disk.sync_folder(folder)
     return zlib.crc32(footer)
+
+
+def _write(path: Path, data: Buffer, disk: Disk) -> dict[str, int]:
+    """A whole file; what the footer says of it."""
+    write_new(disk, path, [data])
+    size = memoryview(data).nbytes
+    return {"bytes": size, "data": size, "crc32": zlib.crc32(data)}
+
+
+def _write_graph(
+    folder: Path, content: Content, files: dict[str, dict[str, int]], disk: Disk, progress: Progress
+) -> dict[str, float | int | str]:
+    """Builds and writes the graph over the vectors just written, adding to `files`; its facts."""
+    arrangement = content.arrangement
+    assert arrangement is not None
+    vectors = np.memmap(folder / VECTORS, "<f4", "r").reshape(-1, content.dim)
+    graph = build(Points(vectors, arrangement.frame, arrangement.nodes), progress=progress)
+    for name, array in to_files(graph, arrangement).items():
+        files[name] = _write(folder / name, np.ascontiguousarray(array).data, disk)
+    return facts(arrangement, graph)
 
 
 def slabs(vectors: Float32) -> Iterator[Float32]:

@@ -93,6 +93,9 @@ class MemRows:
         padded[: self.count] = self._vectors[: self.count]
         return to_blocks(padded)
 
+    def graph(self) -> None:
+        return None
+
     def column(self, field: str) -> Column:
         return self._table.column(field, self.count)
 

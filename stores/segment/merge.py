@@ -1,10 +1,11 @@
 """What a new segment holds: the living rows of the memtable, or of several segments."""
 
 from collections.abc import Iterator, Sequence
-from itertools import chain
+from typing import Any
 
 import numpy as np
 
+from stores.index.graph.arrange import Arrangement
 from stores.query.postings import Postings
 from stores.segment.build import Content, slabs
 from stores.segment.memtable import MemRows
@@ -17,24 +18,60 @@ Source = tuple[Segment | MemRows, Int64]
 _SLAB = 16_384
 
 
-def content_of(dim: int, sources: Sequence[Source]) -> Content:
-    """The chosen rows, in order. Only ids and string columns are held in memory, not vectors."""
+class Joined:
+    """The chosen rows of several sources as one run of rows, to be taken by position."""
+
+    def __init__(self, sources: Sequence[Source], dim: int) -> None:
+        self._rows = [rows for rows, _ in sources]
+        self._chosen = np.concatenate([chosen for _, chosen in sources])
+        self._ends = np.cumsum([len(chosen) for _, chosen in sources])
+        self._dim = dim
+
+    def __len__(self) -> int:
+        return len(self._chosen)
+
+    def __getitem__(self, positions: Any) -> Float32:
+        """Vectors (m, dim) at positions (m,), or of a slice."""
+        if isinstance(positions, slice):
+            positions = np.arange(*positions.indices(len(self)))
+        vectors = np.empty((len(positions), self._dim), np.float32)
+        places = np.searchsorted(self._ends, positions, side="right")
+        for number in np.unique(places).tolist():
+            inside = places == number
+            vectors[inside] = self._rows[number].gather(self._chosen[positions[inside]])
+        return vectors
+
+    def rows(self, order: Int64) -> Iterator[tuple[Segment | MemRows, int]]:
+        """Source and row at each position of `order`."""
+        places = np.searchsorted(self._ends, order, side="right").tolist()
+        for number, row in zip(places, self._chosen[order].tolist(), strict=True):
+            yield self._rows[number], row
+
+
+def content_of(dim: int, joined: Joined, arrangement: Arrangement | None = None) -> Content:
+    """The chosen rows, in order or as arranged. Only ids and string columns are held in memory."""
+    order = np.arange(len(joined)) if arrangement is None else arrangement.order
     return Content(
         dim,
-        ids=[rows.ids[row] or b"" for rows, chosen in sources for row in chosen.tolist()],
-        metadata=(rows.raw_metadata[row] for rows, chosen in sources for row in chosen.tolist()),
-        texts=(rows.raw_texts[row] for rows, chosen in sources for row in chosen.tolist()),
-        vectors=chain.from_iterable(_vectors(rows, chosen) for rows, chosen in sources),
+        ids=[rows.ids[row] or b"" for rows, row in joined.rows(order)],
+        metadata=(rows.raw_metadata[row] for rows, row in joined.rows(order)),
+        texts=(rows.raw_texts[row] for rows, row in joined.rows(order)),
+        vectors=_vectors(joined, order),
+        arrangement=arrangement,
     )
 
 
-def _vectors(rows: Segment | MemRows, chosen: Int64) -> Iterator[Float32]:
-    for start in range(0, len(chosen), _SLAB):
-        yield from slabs(rows.gather(chosen[start : start + _SLAB]))
+def _vectors(joined: Joined, order: Int64) -> Iterator[Float32]:
+    for start in range(0, len(order), _SLAB):
+        yield from slabs(joined[order[start : start + _SLAB]])
 
 
-def merged_postings(sources: Sequence[tuple[Segment, Int64]]) -> Postings | None:
+def merged_postings(
+    sources: Sequence[tuple[Segment, Int64]], arrangement: Arrangement | None
+) -> Postings | None:
     """The merged segment's postings if every input has been searched by text; else None: made when asked."""
     known = [(segment.known_postings, chosen.astype(np.int32)) for segment, chosen in sources]
     parts = [(postings, chosen) for postings, chosen in known if postings is not None]
-    return Postings.merged(parts) if len(parts) == len(known) else None
+    if len(parts) < len(known):
+        return None
+    return Postings.merged(parts, None if arrangement is None else arrangement.order)

@@ -17,6 +17,8 @@ import numpy as np
 
 from stores.errors import CorruptStore
 from stores.index.flat import padded_rows, to_blocks
+from stores.index.graph import index as graph_files
+from stores.index.graph.index import GraphIndex
 from stores.log.manifest import SegmentEntry, unseal
 from stores.query.postings import Postings
 from stores.segment.build import COLUMNS, FOOTER, FORMAT, VECTORS
@@ -38,6 +40,7 @@ class Segment:
         if (footer["format"], footer["rows"], footer["dim"]) != (FORMAT, entry.rows, dim):
             raise CorruptStore(folder / FOOTER, "its format, rows or dimension are not the manifest's")
         self._files: dict[str, dict[str, int]] = footer["files"]
+        self._graph_facts: dict[str, Any] | None = footer.get("graph")
         # Mapped now, so that a reader can go on after a merge has removed the files.
         self._maps = {name: self._map(name) for name in self._files}
         self._lock = RLock()
@@ -51,7 +54,7 @@ class Segment:
                 size = os.fstat(file.fileno()).st_size
                 if size != expected:
                     raise CorruptStore(path, f"it has {size} bytes instead of {expected}")
-                return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+                return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if size else b"")
         except FileNotFoundError as error:
             raise CorruptStore(path, "the file is missing") from error
 
@@ -116,6 +119,24 @@ class Segment:
 
     def blocks(self) -> list[jax.Array]:
         return self._blocks
+
+    @property
+    def has_graph(self) -> bool:
+        return self._graph_facts is not None
+
+    def graph(self) -> GraphIndex | None:
+        return self._graph
+
+    @cached_property
+    def _graph(self) -> GraphIndex | None:
+        if self._graph_facts is None:
+            return None
+        for name in graph_files.FILES:
+            self.check(name)
+        try:
+            return graph_files.from_files(self._maps, self._graph_facts, self.padded_vectors, self.count)
+        except (ValueError, KeyError) as error:
+            raise CorruptStore(self.folder / FOOTER, f"its graph does not fit its files: {error}") from error
 
     def column(self, field: str) -> Column:
         with self._lock:

@@ -108,10 +108,12 @@ class State:
                 self._adopt(segment, alive)
             self._publish()
 
-    def merge(self, old: Sequence[Segment], kept: Sequence[Int64], segment: Segment | None) -> None:
-        """Puts `segment` in the place of `old`, of which it holds the rows `kept`, in order."""
+    def merge(
+        self, old: Sequence[Segment], kept: Sequence[Int64], segment: Segment | None, order: Int64
+    ) -> None:
+        """Puts `segment` in the place of `old`, of which it holds the rows `kept`, taken in `order`."""
         with self._lock:
-            alive = self.alive_now(old, kept)
+            alive = self.alive_now(old, kept)[order]
             for part in old:
                 del self._segments[part.serial]
             if segment is not None:

@@ -5,12 +5,14 @@ reading it unharmed, without a lock.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol
 
 import jax
 import numpy as np
 from numpy.typing import NDArray
 
+from stores.index.graph.index import GraphIndex
 from stores.query.postings import Postings
 from stores.segment.columns import Bools, Column
 
@@ -42,6 +44,9 @@ class Rows(Protocol):
     def blocks(self) -> list[jax.Array]:
         """All vectors as device arrays, in order; each padded to a bucket of rows."""
 
+    def graph(self) -> GraphIndex | None:
+        """The graph over all of them, if there is one."""
+
     def column(self, field: str) -> Column:
         """At least `count` rows of a metadata field."""
 
@@ -54,7 +59,7 @@ class Part:
     rows: Rows
     alive: Bools
 
-    @property
+    @cached_property
     def live_count(self) -> int:
         return int(np.count_nonzero(self.alive))
 

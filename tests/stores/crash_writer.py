@@ -14,7 +14,7 @@ import numpy as np
 from stores import Database, Options
 
 DIM = 8
-OPTIONS = Options(seal_rows=40, rotate_bytes=4096)
+OPTIONS = Options(seal_rows=40, rotate_bytes=4096, graph_rows=60)
 
 
 def vector_of(batch: int, id: str) -> np.ndarray:

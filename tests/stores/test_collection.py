@@ -35,7 +35,7 @@ class MeddlingDisk(Disk):
 
 @pytest.fixture
 def database(tmp_path: Path):
-    with Database.open(tmp_path / "db", options=Options(seal_rows=100)) as opened:
+    with Database.open(tmp_path / "db", options=Options(seal_rows=100, background=False)) as opened:
         yield opened
 
 
@@ -306,7 +306,9 @@ def test_rows_deleted_while_a_merge_runs_stay_deleted(tmp_path: Path) -> None:
 
 
 def test_segments_stay_few_and_dead_rows_bounded_without_being_asked(tmp_path: Path) -> None:
-    with Database.open(tmp_path, options=Options(seal_rows=20), disk=FaultyDisk()) as database:
+    with Database.open(
+        tmp_path, options=Options(seal_rows=20, background=False), disk=FaultyDisk()
+    ) as database:
         collection = database.collection("docs", dim=2)
         for number in range(200):
             ids = [str(id) for id in range(10 * (number % 30), 10 * (number % 30) + 10)]
@@ -319,7 +321,9 @@ def test_segments_stay_few_and_dead_rows_bounded_without_being_asked(tmp_path: P
 
 
 def test_a_workload_of_deletes_does_not_grow_the_log_for_ever(tmp_path: Path) -> None:
-    with Database.open(tmp_path, options=Options(seal_bytes=5_000, rotate_bytes=2_000)) as database:
+    with Database.open(
+        tmp_path, options=Options(seal_bytes=5_000, rotate_bytes=2_000, background=False)
+    ) as database:
         collection = database.collection("docs", dim=2)
         for _ in range(100):
             collection.delete([f"nobody-{number}" for number in range(20)])
@@ -376,7 +380,7 @@ def test_a_closed_database_refuses_everything(database: Database) -> None:
 
 def test_readers_see_whole_batches_while_four_writers_write(tmp_path: Path) -> None:
     """Every batch rewrites all ids of its writer with one version: a mix of versions is a torn read."""
-    with Database.open(tmp_path, options=Options(seal_rows=64)) as database:
+    with Database.open(tmp_path, options=Options(seal_rows=64, background=False)) as database:
         collection = database.collection("docs", dim=2)
         failures: list[object] = []
         done = threading.Event()

@@ -10,12 +10,13 @@ import pytest
 from stores.collection import Collection
 from stores.errors import LogFailed, StoreError
 from stores.log.disk import Disk
+from stores.maintenance import Worker
 from stores.schema import Schema
 from stores.tree import Options, Tree, create_tree
 from tests.stores.faults import IO_ERROR, NO_SPACE, Crash, FaultyDisk, LosingDisk
 
 DIM = 4
-OPTIONS = Options(seal_rows=6, rotate_bytes=700)
+OPTIONS = Options(seal_rows=6, rotate_bytes=700, graph_rows=12, background=False)
 Model = dict[str, int]
 """Each id's version, which is in its vector, metadata and text."""
 
@@ -38,7 +39,7 @@ class Life:
         if not self.folder.exists():
             create_tree(self.folder, Schema(DIM, "l2"), self.disk)
         for day in range(days):
-            tree = Tree(self.folder, self.disk, OPTIONS)
+            tree = Tree(self.folder, self.disk, OPTIONS, Worker())
             collection = Collection("life", tree)
             try:
                 self._day(day, collection, tolerate)
@@ -78,7 +79,7 @@ class Life:
 
 def contents(folder: Path) -> Model:
     """What a collection holds when it is opened again, after every file and row has been checked."""
-    tree = Tree(folder, Disk(), OPTIONS)
+    tree = Tree(folder, Disk(), OPTIONS, Worker())
     try:
         collection = Collection("life", tree)
         collection.verify()
@@ -185,7 +186,7 @@ def test_a_failed_sync_is_never_acknowledged_and_stops_further_writes(tmp_path: 
 def test_after_a_failed_sync_the_log_refuses_until_it_is_reopened(tmp_path: Path) -> None:
     create_tree(tmp_path / "c", Schema(DIM, "l2"), Disk())
     disk = FaultyDisk(only="sync", fault=IO_ERROR)
-    tree = Tree(tmp_path / "c", disk, OPTIONS)
+    tree = Tree(tmp_path / "c", disk, OPTIONS, Worker())
     collection = Collection("c", tree)
     collection.upsert(["a"], np.ones((1, DIM)))
     disk.fail_at = disk.steps + 1
@@ -194,6 +195,6 @@ def test_after_a_failed_sync_the_log_refuses_until_it_is_reopened(tmp_path: Path
             collection.upsert(["b"], np.ones((1, DIM)))
     assert [hit.id for hit in collection.search(np.ones(DIM))] == ["a"]
     tree.close()
-    tree = Tree(tmp_path / "c", Disk(), OPTIONS)
+    tree = Tree(tmp_path / "c", Disk(), OPTIONS, Worker())
     assert Collection("c", tree).upsert(["b"], np.ones((1, DIM))) == 1
     tree.close()

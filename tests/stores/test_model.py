@@ -15,7 +15,7 @@ DIM = 3
 ID = st.sampled_from([f"id{number}" for number in range(12)])
 VECTOR = st.lists(st.integers(-4, 4), min_size=DIM, max_size=DIM)
 ROW = st.tuples(VECTOR, st.integers(0, 3), st.sampled_from([None, "", "red fox", "blue foxes", "a red hen"]))
-OPTIONS = Options(seal_rows=9, rotate_bytes=800)
+OPTIONS = Options(seal_rows=9, rotate_bytes=800, graph_rows=20, background=False)
 WORDS = {"red": "red", "fox": "fox", "foxes": "fox"}
 
 

@@ -10,6 +10,7 @@ longer vectors are large inner products; a query's is 0.
 """
 
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,11 +59,16 @@ class Frame:
         found: Int8 = np.clip(np.rint(rotated * np.float32(self.scale)), -127, 127).astype(np.int8)
         return found
 
-    def to_json(self) -> dict[str, float | str]:
-        return {"metric": self.metric, "reach": self.reach, "scale": self.scale}
+
+class Vectors(Protocol):
+    """Rows (n, dim) to take by index or slice: an array, a mapped file, or parts of several."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: Any, /) -> Float32: ...
 
 
-def fit(vectors: Float32, metric: str) -> Frame:
+def fit(vectors: Vectors, metric: str) -> Frame:
     """A frame for these rows (n, dim); from an even sample of them but for the longest length."""
     reach = float(np.sqrt(_longest_square(vectors))) if metric == "dot" else 0.0
     sample = vectors[:: max(1, len(vectors) // _SAMPLE)]
@@ -74,7 +80,7 @@ def fit(vectors: Float32, metric: str) -> Frame:
     return Frame(metric, centre, reach, 127 / largest if largest > 0 else 1.0)
 
 
-def _longest_square(vectors: Float32) -> float:
+def _longest_square(vectors: Vectors) -> float:
     pieces = (vectors[start : start + _SAMPLE] for start in range(0, len(vectors), _SAMPLE))
     return max(float(np.einsum("nd,nd->n", piece, piece).max()) for piece in pieces)
 

@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stores.index.codecs import rabitq
-from stores.index.codecs.frame import Frame, fit
 from stores.index.graph.leaf_knn import NEIGHBOURS, leaf_scores
 from stores.index.graph.partition import Int32, leaves
 from stores.index.graph.points import Float32, Points
@@ -31,30 +30,22 @@ _SEED = 1
 Progress = Callable[[float], None]
 
 
-class Cancelled(Exception):
-    """Raised by a `Progress` that wants the work to stop."""
-
-
 @dataclass(frozen=True)
 class Graph:
     """codes int8 (n, width), bits uint32 (n, words), neighbours int32 (n, degree) ended by -1, entries."""
 
-    frame: Frame
     codes: NDArray[np.int8]
     bits: NDArray[np.uint32]
     neighbours: Int32
     entries: Int32
 
 
-def build(
-    vectors: Float32, count: int, metric: str, *, progress: Progress = lambda share: None, threads: int = 0
-) -> Graph:
-    """A graph over the first `count` of vectors (n, dim), different from each other.
+def build(points: Points, *, progress: Progress = lambda share: None, threads: int = 0) -> Graph:
+    """A graph over rows that are different from each other, near ones together.
 
     `progress` gets the share done, from 0 to 1, and may raise to stop.
     """
-    frame = fit(vectors[:count], metric)
-    points = Points(vectors, frame, count)
+    count = len(points)
     codes, bits = encode(points)
     squares = np.einsum("nd,nd->n", codes, codes, dtype=np.float32)
     candidates, counts = _neighbours(points, progress)
@@ -68,7 +59,7 @@ def build(
         graph = _pruned(pool, codes, squares, candidates, counts, few_stay=True)
     progress(1.0)
     entries = np.sort(np.random.default_rng(_SEED).choice(count, min(ENTRIES, count), replace=False))
-    return Graph(frame, codes, bits, graph, entries.astype(np.int32))
+    return Graph(codes, bits, graph, entries.astype(np.int32))
 
 
 def encode(points: Points) -> tuple[NDArray[np.int8], NDArray[np.uint32]]:

@@ -50,14 +50,13 @@ def _power(count: int, least: int) -> int:
     return max(least, 1 << (count - 1).bit_length())
 
 
-def near_order(points: Points, rng: np.random.Generator) -> NDArray[np.int64]:
-    """A permutation of the rows: by their nearest leader, the leaders in a chain from near to near."""
-    total = len(points)
-    leaders = points.take(_choose(rng, np.arange(total, dtype=np.int32), min(_ORDER_LEADERS, total)))
-    nearest = assign(points, np.arange(total, dtype=np.int32), leaders, 1)[:, 0]
+def near_order(points: Points, rows: Int32, rng: np.random.Generator) -> Int32:
+    """`rows` by their nearest leader, the leaders in a chain from near to near."""
+    leaders = points.take(_choose(rng, rows, min(_ORDER_LEADERS, len(rows))))
+    nearest = assign(points, rows, leaders, 1)[:, 0]
     rank = np.empty(len(leaders), np.int64)
     rank[_chain(leaders)] = np.arange(len(leaders))
-    return np.argsort(rank[nearest], kind="stable")
+    return rows[np.argsort(rank[nearest], kind="stable")]
 
 
 def _chain(leaders: Float32) -> NDArray[np.int64]:

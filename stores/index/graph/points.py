@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from stores.index.codecs.frame import Frame
+from stores.index.codecs.frame import Frame, Vectors
 
 Float32 = NDArray[np.float32]
 
@@ -14,14 +14,14 @@ Float32 = NDArray[np.float32]
 class Points:
     """The first `count` of `vectors` (n, dim), which may be mapped from a file larger than memory."""
 
-    vectors: Float32
+    vectors: Vectors
     frame: Frame
     count: int
 
     def __len__(self) -> int:
         return self.count
 
-    def take(self, rows: NDArray[np.int32]) -> Float32:
+    def take(self, rows: NDArray[np.int32] | NDArray[np.int64]) -> Float32:
         """Residuals (len(rows), len(frame.centre)): near in distance is near by the metric."""
         return self.frame.residuals(self.vectors[rows])
 

@@ -270,3 +270,42 @@ def search_graph(
                 out_ids[number], out_scores[number],
             )  # fmt: skip
     return queries.shape[0]
+
+
+_SCAN = _I64(
+    _read(_F32, 2), _read(types.int8, 2), _read(_F32, 2), _read(_I32, 1), _read(_F32, 2), _read(_F32, 2),
+    _F32, types.boolean, _I64, _I32[:, ::1], _F32[:, ::1],
+)  # fmt: skip
+
+
+@compiled(_SCAN)
+def scan_nodes(
+    vectors, codes, facts, nodes, queries, rotated, scale, squared, ranked, out_ids, out_scores
+):  # fmt: skip
+    """The best of `nodes` (m,) for each query by their codes, the `ranked` best of those exactly.
+
+    The other arguments are `search_graph`'s.
+    """
+    width = codes.shape[1]
+    words = width // 32
+    flat_codes, flat_vectors = codes.reshape(-1), vectors.reshape(-1)
+    kept, distances = np.empty(ranked + 1, np.int32), np.empty(ranked + 1, np.float32)
+    rounded = np.empty((1, width), np.int16)
+    for number in range(queries.shape[0]):
+        unit = round_query(rotated[number], rounded) / scale
+        held = 0
+        for at in range(nodes.shape[0]):
+            node = nodes[at]
+            if at + 4 < nodes.shape[0]:
+                prefetch_row(flat_codes, nodes[at + 4], width)
+            distance = -unit * np.float32(row_dot(codes, node, rounded, 0))
+            if squared:
+                distance += facts[node, words + 2]
+            if held < ranked or distance < distances[held - 1]:
+                _, held = insert(kept, distances, held, ranked, node, distance)
+        out_ids[number, :] = -1
+        out_scores[number, :] = -np.inf
+        rank_exactly(
+            vectors, flat_vectors, queries[number], squared, kept, held, out_ids[number], out_scores[number]
+        )
+    return queries.shape[0]

@@ -41,7 +41,7 @@ def naive_bm25(documents: dict[str, str | None], query: str) -> dict[str, float]
 @settings(max_examples=25, deadline=None)
 def test_bm25_is_the_textbook_formula_over_living_rows(tmp_path_factory, writes, deleted, query) -> None:
     folder = tmp_path_factory.mktemp("text")
-    with Database.open(folder, options=Options(seal_rows=10)) as database:
+    with Database.open(folder, options=Options(seal_rows=10, background=False)) as database:
         docs = database.collection("docs", dim=1, metric="dot")
         documents: dict[str, str | None] = {}
         for place, (id, text) in enumerate(writes):

@@ -1,0 +1,151 @@
+"""Which index answers for each part of a view: the planner, by estimated time.
+
+    flat      every row exactly, on JAX: small parts, and everything where an accelerator holds the vectors
+    matches   the rows that a filter lets through by their codes, the best of them exactly: few matches
+    graph     best-first search: the rest
+
+A filter that lets a share s through makes a search keep ef / sqrt(s) nodes, so that it still meets enough
+that count; where that costs more than looking at each match, each match is looked at.
+"""
+
+import math
+import time
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+
+from stores.index import flat
+from stores.index.graph.index import Effort, GraphIndex
+from stores.index.trace import PartTrace
+from stores.segment.columns import Bools
+from stores.segment.view import ROW_BITS, Float32, Int64, Part
+
+EF = 96
+_EF_PER_K = 3
+# Nanoseconds on one core of a server of 2023: a row by its code out of order, a node kept by a search.
+_MATCH_NS = 40.0
+_NODE_NS = 1100.0
+_FEWEST_TO_TRAVERSE = 4096
+_MOST_EF = 8192
+
+
+def search(
+    queries: Float32,
+    parts: Sequence[Part],
+    allowed: Sequence[Bools],
+    metric: str,
+    k: int,
+    *,
+    ef: int | None = None,
+    exact: bool = False,
+    trace: list[PartTrace] | None = None,
+) -> tuple[Float32, Int64]:
+    """The k best living, allowed rows for each query, over all parts.
+
+    queries (q, dim); allowed[i] bool (rows of parts[i],), already without the dead. `ef` is how many near
+    rows a graph search keeps (None: enough for recall@k of 0.95 and more on common data); `exact`
+    looks at every row. Returns scores (q, m) and places (q, m), best first, m = min(k, allowed rows); a
+    place is `segment.view.pack`'s. Where a graph found fewer, scores are -inf and places -1.
+    """
+    matching = [_matches(part, mask) for part, mask in zip(parts, allowed, strict=True)]
+    wanted = min(k, sum(matching))
+    if wanted == 0 or not len(queries):
+        return np.zeros((len(queries), 0), np.float32), np.zeros((len(queries), 0), np.int64)
+    scanned, answers = [], []
+    for part, mask, matches in zip(parts, allowed, matching, strict=True):
+        index = None if exact or on_accelerator() else part.rows.graph()
+        if matches == 0:
+            continue
+        if index is None:
+            scanned.append((part, mask, matches))
+        else:
+            answers.append(_search_graph(queries, part, index, mask, matches, wanted, ef, trace))
+    if scanned:
+        answers.append(_scan(queries, scanned, metric, wanted, exact, trace))
+    return _best(answers, wanted)
+
+
+def on_accelerator() -> bool:
+    """Whether JAX computes on something else than processors, which then holds the vectors."""
+    return jax.default_backend() != "cpu"
+
+
+def _matches(part: Part, mask: Bools) -> int:
+    return part.live_count if mask is part.alive else int(np.count_nonzero(mask))
+
+
+def _search_graph(
+    queries: Float32,
+    part: Part,
+    index: GraphIndex,
+    mask: Bools,
+    matches: int,
+    k: int,
+    ef: int | None,
+    trace: list[PartTrace] | None,
+) -> tuple[Float32, Int64]:
+    started = time.perf_counter()
+    share = matches / part.rows.count
+    width = max(ef or EF, _EF_PER_K * k)
+    pool = min(math.ceil(width / math.sqrt(share)), _MOST_EF)
+    by_match, by_graph = matches * _MATCH_NS, pool * _NODE_NS
+    counted = None if matches == part.rows.count else mask
+    few = counted is not None and (matches < _FEWEST_TO_TRAVERSE or by_match < by_graph)
+    if few or 2 * k > min(matches, _MOST_EF):
+        tier, reason = "matches", f"{matches} of {part.rows.count} rows match, k {k}"
+        scores, rows, effort = index.scan(queries, counted, k)
+    else:
+        tier, reason = "graph", f"{matches} of {part.rows.count} rows match, ef {pool}"
+        scores, rows, effort = index.search(queries, counted, k, pool)
+        if (rows < 0).any():
+            # The graph led past what a filter lets through; nobody gets fewer rows than there are.
+            tier, reason = "matches", reason + " found too few"
+            scores, rows, effort = index.scan(queries, counted, k)
+    if trace is not None:
+        trace.append(_traced(part, tier, reason, matches, effort, started))
+    places = np.where(rows < 0, -1, rows | np.int64(part.rows.serial << ROW_BITS))
+    return scores, places
+
+
+def _traced(part: Part, tier: str, reason: str, matches: int, effort: Effort, started: float) -> PartTrace:
+    return PartTrace(
+        part.rows.serial,
+        tier,  # type: ignore[arg-type]
+        reason,
+        part.rows.count,
+        matches,
+        effort.expanded,
+        effort.measured,
+        effort.ranked,
+        1e3 * (time.perf_counter() - started),
+    )
+
+
+def _scan(
+    queries: Float32,
+    scanned: Sequence[tuple[Part, Bools, int]],
+    metric: str,
+    k: int,
+    exact: bool,
+    trace: list[PartTrace] | None,
+) -> tuple[Float32, Int64]:
+    started = time.perf_counter()
+    parts, masks, _ = zip(*scanned, strict=True)
+    found = flat.search(queries, parts, masks, metric, k)
+    if trace is not None:
+        reason = "asked for" if exact else "held by the accelerator" if on_accelerator() else "no graph yet"
+        for part, _, matches in scanned:
+            effort = Effort(0, 0, 0, matches * len(queries))
+            trace.append(_traced(part, "flat", reason, matches, effort, started))
+    return found
+
+
+def _best(answers: Sequence[tuple[Float32, Int64]], k: int) -> tuple[Float32, Int64]:
+    """The k best of several parts' answers, best first; equal ones in the order of the parts."""
+    if len(answers) == 1 and answers[0][0].shape[1] == k:
+        return answers[0]
+    scores = np.concatenate([scores for scores, _ in answers], axis=1)
+    places = np.concatenate([places for _, places in answers], axis=1)
+    best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+    return np.take_along_axis(scores, best, 1), np.take_along_axis(places, best, 1)

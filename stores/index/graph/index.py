@@ -1,0 +1,191 @@
+"""A graph as it lies in a segment's files, and searching it.
+
+sq8      int8 (nodes, width)        codes
+rbq1     uint32 (nodes, words)      1-bit rows, see `codecs.rabitq`
+graph    int32 (nodes, degree)      neighbours, ended by -1
+entries  int32 (entries,)           where searches start
+repeats  int32 (rows - nodes,)      the node that each further row repeats, ascending
+centre   float32 (dim or dim + 1,)  the frame's
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stores.index.codecs import rabitq
+from stores.index.codecs.frame import Frame
+from stores.index.graph.arrange import Arrangement
+from stores.index.graph.build import Graph
+
+Float32 = NDArray[np.float32]
+Int32 = NDArray[np.int32]
+Int64 = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+FILES = ("sq8", "rbq1", "graph", "entries", "repeats", "centre")
+_MORE_RANKED = 10
+DEVIATIONS = 1.0
+"""How far, in standard deviations, a 1-bit estimate may be off before a node is passed over by it."""
+
+
+@dataclass(frozen=True)
+class Effort:
+    """What a search did: nodes expanded, seen, measured by their codes, and ranked by their vectors."""
+
+    expanded: int
+    seen: int
+    measured: int
+    ranked: int
+
+
+@dataclass(frozen=True)
+class GraphIndex:
+    """An opened graph over the segment's vectors (rows or more, dim)."""
+
+    frame: Frame
+    vectors: Float32
+    graph: Graph
+    repeats: Int32
+    entry_codes: NDArray[np.int8]
+
+    @property
+    def nodes(self) -> int:
+        return len(self.graph.codes)
+
+    def spread(self, allowed: Bools) -> NDArray[np.uint8]:
+        """Which nodes stand for an allowed row, of allowed (rows,)."""
+        wanted = allowed[: self.nodes].view(np.uint8)
+        if len(self.repeats):
+            wanted = wanted.copy()
+            wanted[self.repeats[allowed[self.nodes :]]] = 1
+        return wanted
+
+    def search(
+        self, queries: Float32, allowed: Bools | None, k: int, ef: int
+    ) -> tuple[Float32, Int64, Effort]:
+        """The k best allowed rows of each query (q, dim), nearly always, with their exact scores.
+
+        allowed (rows,), None for all; ef, how many near nodes a search keeps, at least k. Returns scores
+        and rows (q, k), best first, -1 where there are no more.
+        """
+        from stores.index.kernels.traverse import search_graph
+
+        count, most = len(queries), min(k, self.nodes)
+        mask = np.zeros(0, np.uint8) if allowed is None else self.spread(allowed)
+        found = np.empty((count, most), np.int32)
+        scores, counts = np.empty((count, most), np.float32), np.zeros(3, np.int64)
+        ranked = max(most, min(ef, 2 * most + _MORE_RANKED))
+        search_graph(
+            self.vectors,
+            self.graph.codes,
+            self.graph.bits.view(np.uint64),
+            self.graph.bits.view(np.float32),
+            self.graph.neighbours,
+            self.graph.entries,
+            self.entry_codes,
+            mask,
+            queries,
+            self.frame.queries(queries),
+            np.float32(self.frame.scale),
+            np.float32(DEVIATIONS),
+            self.frame.metric == "l2",
+            max(ef, most),
+            ranked,
+            np.empty(-(-self.nodes // 64), np.uint64),
+            found,
+            scores,
+            counts,
+        )
+        expanded, seen, measured = counts.tolist()
+        effort = Effort(expanded, seen, measured, ranked * count)
+        return *self._with_repeats(scores, found.astype(np.int64), allowed, k), effort
+
+    def scan(self, queries: Float32, allowed: Bools | None, k: int) -> tuple[Float32, Int64, Effort]:
+        """As `search`, by looking at the code of every allowed row."""
+        from stores.index.kernels.traverse import scan_nodes
+
+        chosen = np.arange(self.nodes) if allowed is None else np.flatnonzero(self.spread(allowed))
+        count, most = len(queries), min(k, len(chosen))
+        found, scores = np.empty((count, most), np.int32), np.empty((count, most), np.float32)
+        ranked = 2 * most + _MORE_RANKED
+        scan_nodes(
+            self.vectors,
+            self.graph.codes,
+            self.graph.bits.view(np.float32),
+            chosen.astype(np.int32),
+            queries,
+            self.frame.queries(queries),
+            np.float32(self.frame.scale),
+            self.frame.metric == "l2",
+            ranked,
+            found,
+            scores,
+        )
+        effort = Effort(0, 0, len(chosen) * count, min(ranked, len(chosen)) * count)
+        return *self._with_repeats(scores, found.astype(np.int64), allowed, k), effort
+
+    def _with_repeats(
+        self, scores: Float32, rows: Int64, allowed: Bools | None, k: int
+    ) -> tuple[Float32, Int64]:
+        """Each found node's allowed rows in its place, as many as k leaves room for."""
+        if not len(self.repeats):
+            return scores, rows
+        all_scores = np.full((len(rows), k), -np.inf, np.float32)
+        all_rows = np.full((len(rows), k), -1, np.int64)
+        for number, (line, values) in enumerate(zip(rows, scores, strict=True)):
+            filled = 0
+            for node, score in zip(line.tolist(), values.tolist(), strict=True):
+                if node < 0 or filled == k:
+                    break
+                members = self.members(node, allowed)[: k - filled]
+                all_rows[number, filled : filled + len(members)] = members
+                all_scores[number, filled : filled + len(members)] = score
+                filled += len(members)
+        return all_scores, all_rows
+
+    def members(self, node: int, allowed: Bools | None) -> Int64:
+        """The allowed rows with a node's vector, itself first."""
+        first, last = np.searchsorted(self.repeats, [node, node + 1]) + self.nodes
+        rows = np.concatenate([[node], np.arange(first, last)]).astype(np.int64)
+        return rows if allowed is None else rows[allowed[rows]]
+
+
+def to_files(graph: Graph, arrangement: Arrangement) -> dict[str, NDArray[Any]]:
+    """What is stored, by file."""
+    parts = (graph.codes, graph.bits, graph.neighbours, graph.entries)
+    return dict(zip(FILES, (*parts, arrangement.repeats, arrangement.frame.centre), strict=True))
+
+
+def facts(arrangement: Arrangement, graph: Graph) -> dict[str, float | int | str]:
+    """What the files do not say themselves, for the segment's footer."""
+    frame = arrangement.frame
+    return {
+        "nodes": arrangement.nodes,
+        "degree": graph.neighbours.shape[1],
+        "metric": frame.metric,
+        "reach": frame.reach,
+        "scale": frame.scale,
+    }
+
+
+def from_files(
+    data: Mapping[str, memoryview], facts: Mapping[str, Any], vectors: Float32, rows: int
+) -> GraphIndex:
+    """A graph from its mapped files. ValueError if they do not fit each other."""
+    nodes, degree = int(facts["nodes"]), int(facts["degree"])
+    centre = np.frombuffer(data["centre"], "<f4")
+    frame = Frame(str(facts["metric"]), centre, float(facts["reach"]), float(facts["scale"]))
+    graph = Graph(
+        np.frombuffer(data["sq8"], np.int8).reshape(nodes, frame.width),
+        np.frombuffer(data["rbq1"], "<u4").reshape(nodes, rabitq.row_words(frame.width)),
+        np.frombuffer(data["graph"], "<i4").reshape(nodes, degree),
+        np.frombuffer(data["entries"], "<i4"),
+    )
+    repeats = np.frombuffer(data["repeats"], "<i4")
+    if len(repeats) != rows - nodes:
+        raise ValueError(f"{len(repeats)} repeats for {rows} rows of {nodes} vectors")
+    if graph.neighbours.max() >= nodes or graph.entries.max() >= nodes or graph.entries.min() < 0:
+        raise ValueError("a neighbour is not a row")
+    return GraphIndex(frame, vectors, graph, repeats, graph.codes[graph.entries])
