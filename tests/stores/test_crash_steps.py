@@ -16,13 +16,13 @@ from stores.tree import Options, Tree, create_tree
 from tests.stores.faults import IO_ERROR, NO_SPACE, Crash, FaultyDisk, LosingDisk
 
 DIM = 4
-OPTIONS = Options(seal_rows=6, rotate_bytes=700, graph_rows=12, background=False)
+OPTIONS = Options(seal_rows=6, rotate_bytes=700, graph_rows=8, background=False)
 Model = dict[str, int]
 """Each id's version, which is in its vector, metadata and text."""
 
 
-def make_row(version: int) -> tuple[list[float], dict, str]:
-    return [version, 1, 2, 3], {"version": version}, f"text {version}"
+def make_row(version: int, id: str) -> tuple[list[float], dict, str]:
+    return [version, 1, 2, sum(map(ord, id))], {"version": version}, f"text {version}"
 
 
 class Life:
@@ -66,9 +66,8 @@ class Life:
     def upsert(self, collection: Collection, ids: list[str]) -> None:
         self.version += 1
         self.pending = {**self.acknowledged, **dict.fromkeys(ids, self.version)}
-        vector, metadata, text = make_row(self.version)
-        count = len(ids)
-        collection.upsert(ids, [vector] * count, metadata=[metadata] * count, texts=[text] * count)
+        vectors, metadata, texts = zip(*(make_row(self.version, id) for id in ids), strict=True)
+        collection.upsert(ids, vectors, metadata=metadata, texts=texts)
         self.acknowledged = self.pending
 
     def delete(self, collection: Collection, ids: list[str]) -> None:
@@ -85,7 +84,7 @@ def contents(folder: Path) -> Model:
         collection.verify()
         rows = list(collection)
         for row in rows:
-            vector, metadata, text = make_row(row.metadata["version"])
+            vector, metadata, text = make_row(row.metadata["version"], row.id)
             assert (row.vector.tolist(), row.metadata, row.text) == (vector, metadata, text)
         assert len({row.id for row in rows}) == len(rows)
         return {row.id: row.metadata["version"] for row in rows}
