@@ -1,9 +1,10 @@
 """A fixed random rotation, which spreads every vector's weight evenly over its coordinates.
 
-Four rounds of random signs, a fast Hadamard transform of the largest power of two that fits (at the front,
+Eight rounds of random signs, a fast Hadamard transform of the largest power of two that fits (at the front,
 then at the end), and one Givens rotation of the halves: the rotation of the RaBitQ library (Gao et al.,
 "Practical and Asymptotically Optimal Quantization of High-Dimensional Vectors", SIGMOD 2025). It needs
-no linear algebra, so every machine makes the same matrix from the same number of dimensions.
+no linear algebra, so every machine makes the same matrix from the same number of dimensions. Theirs has
+four rounds: that leaves entries 12 times their usual size at 1,536 dimensions, eight leave 5.5.
 """
 
 from functools import lru_cache
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 
 Float32 = NDArray[np.float32]
 WORD = 64
-_ROUNDS = 4
+_ROUNDS = 8
 _SEED = 20_240_515
 
 
