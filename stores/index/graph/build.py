@@ -14,6 +14,7 @@ import jax
 import numpy as np
 from numpy.typing import NDArray
 
+from stores.index import kernels
 from stores.index.codecs import rabitq
 from stores.index.graph.leaf_knn import NEIGHBOURS, leaf_scores
 from stores.index.graph.partition import Int32, leaves
@@ -53,9 +54,7 @@ def build(points: Points, *, progress: Progress = lambda share: None, threads: i
         graph = _pruned(pool, codes, squares, candidates, counts, few_stay=False)
         progress(0.85)
         candidates = np.empty((count, _REVERSED), np.int32)
-        from stores.index.kernels.prune import add_reverse
-
-        add_reverse(graph, candidates, counts)
+        kernels.building().add_reverse(graph, candidates, counts)
         graph = _pruned(pool, codes, squares, candidates, counts, few_stay=True)
     progress(1.0)
     entries = np.sort(np.random.default_rng(_SEED).choice(count, min(ENTRIES, count), replace=False))
@@ -76,8 +75,6 @@ def encode(points: Points) -> tuple[NDArray[np.int8], NDArray[np.uint32]]:
 
 def _neighbours(points: Points, progress: Progress) -> tuple[Int32, Int32]:
     """Candidates (n, _CANDIDATES), nearest first, and how many each row has."""
-    from stores.index.kernels.prune import merge_leaf
-
     total = len(points)
     candidates = np.empty((total, _CANDIDATES), np.int32)
     scores = np.empty((total, _CANDIDATES), np.float32)
@@ -86,7 +83,7 @@ def _neighbours(points: Points, progress: Progress) -> tuple[Int32, Int32]:
     done = 0
     found = (leaf for _ in range(_ROUNDS) for leaf in leaves(points, rng))
     for rows, near in _ahead(points, found):
-        merge_leaf(rows, np.asarray(near), NEIGHBOURS, candidates, scores, counts)
+        kernels.building().merge_leaf(rows, np.asarray(near), NEIGHBOURS, candidates, scores, counts)
         done += len(rows)
         progress(min(0.7, 0.7 * done / (3 * _ROUNDS * total)))
     return candidates, counts
@@ -111,13 +108,13 @@ def _pruned(
     *,
     few_stay: bool,
 ) -> Int32:
-    from stores.index.kernels.prune import prune_rows
-
     graph = np.empty((len(codes), DEGREE), np.int32)
 
     def prune(start: int) -> None:
         stop = min(start + _CHUNK, len(codes))
-        prune_rows(codes, squares, candidates, counts, _ALPHA, few_stay, start, stop, graph)
+        kernels.building().prune_rows(
+            codes, squares, candidates, counts, _ALPHA, few_stay, start, stop, graph
+        )
 
     list(pool.map(prune, range(0, len(codes), _CHUNK)))
     return graph

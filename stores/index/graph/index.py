@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from stores.index import kernels
 from stores.index.codecs import rabitq
 from stores.index.codecs.frame import Frame
 from stores.index.graph.arrange import Arrangement
@@ -70,14 +71,12 @@ class GraphIndex:
         allowed (rows,), None for all; ef, how many near nodes a search keeps, at least k. Returns scores
         and rows (q, k), best first, -1 where there are no more.
         """
-        from stores.index.kernels.traverse import search_graph
-
         count, most = len(queries), min(k, self.nodes)
         mask = np.zeros(0, np.uint8) if allowed is None else self.spread(allowed)
         found = np.empty((count, most), np.int32)
         scores, counts = np.empty((count, most), np.float32), np.zeros(3, np.int64)
         ranked = max(most, min(ef, 2 * most + _MORE_RANKED))
-        search_graph(
+        kernels.searching().search_graph(
             self.vectors,
             self.graph.codes,
             self.graph.bits.view(np.uint64),
@@ -104,13 +103,11 @@ class GraphIndex:
 
     def scan(self, queries: Float32, allowed: Bools | None, k: int) -> tuple[Float32, Int64, Effort]:
         """As `search`, by looking at the code of every allowed row."""
-        from stores.index.kernels.traverse import scan_nodes
-
         chosen = np.arange(self.nodes) if allowed is None else np.flatnonzero(self.spread(allowed))
         count, most = len(queries), min(k, len(chosen))
         found, scores = np.empty((count, most), np.int32), np.empty((count, most), np.float32)
         ranked = 2 * most + _MORE_RANKED
-        scan_nodes(
+        kernels.searching().scan_nodes(
             self.vectors,
             self.graph.codes,
             self.graph.bits.view(np.float32),
