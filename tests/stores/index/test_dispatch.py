@@ -1,0 +1,95 @@
+import numpy as np
+import pytest
+
+from stores import Database, Options
+from stores.collection import Collection
+from stores.index import dispatch
+from stores.index.trace import PartTrace
+from tests.stores.index.vectors import clustered, exact, recall
+
+COUNT = 3000
+OPTIONS = Options(seal_rows=500, graph_rows=1000, background=False)
+
+
+@pytest.fixture(scope="module")
+def rows() -> np.ndarray:
+    return clustered(COUNT + 100, 48)
+
+
+@pytest.fixture(scope="module")
+def collection(tmp_path_factory: pytest.TempPathFactory, rows: np.ndarray):
+    with Database.open(tmp_path_factory.mktemp("db"), options=OPTIONS) as database:
+        made = database.collection("rows", dim=48)
+        for start in range(0, COUNT, 100):
+            ids = [str(row) for row in range(start, start + 100)]
+            made.upsert(ids, rows[start : start + 100], metadata=[{"n": int(id)} for id in ids])
+        made.upsert(["gone", *map(str, range(5))], np.concatenate([rows[-1:], rows[:5]]))
+        made.delete(["gone"])
+        yield made
+
+
+def planned(collection: Collection, queries: np.ndarray, allowed=None, **options) -> tuple[np.ndarray, list]:
+    """Ids found by each query, and the tiers that answered."""
+    view = collection._tree.view
+    masks = (
+        [part.alive for part in view]
+        if allowed is None
+        else [
+            part.alive & np.array([allowed(int(part.rows.id(row))) for row in range(part.rows.count)])
+            for part in view
+        ]
+    )
+    trace: list[PartTrace] = []
+    _, places = dispatch.search(queries, view, masks, "cosine", 10, trace=trace, **options)
+    parts = {part.rows.serial: part.rows for part in view}
+    return [
+        {int(parts[place >> 32].id(place & (2**32 - 1))) for place in line} for line in places.tolist()
+    ], trace
+
+
+def test_graphs_and_flat_parts_answer_together(collection: Collection, rows: np.ndarray) -> None:
+    queries = rows[COUNT:]
+    found, trace = planned(collection, queries)
+    assert {part.tier for part in trace} == {"graph", "flat"}
+    assert sum(part.allowed for part in trace) == COUNT == collection.count()
+    assert recall(found, exact(rows[:COUNT], queries, "cosine"), 10) > 0.98
+
+
+def test_exact_looks_at_every_row(collection: Collection, rows: np.ndarray) -> None:
+    queries = rows[COUNT:]
+    found, trace = planned(collection, queries, exact=True)
+    assert {part.tier for part in trace} == {"flat"}
+    assert recall(found, exact(rows[:COUNT], queries, "cosine"), 10) == 1
+
+
+@pytest.mark.parametrize("share", [0.5, 0.1, 0.01, 0.001])
+def test_filters_keep_recall_at_every_selectivity(
+    collection: Collection, rows: np.ndarray, share: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dispatch, "_FEWEST_TO_TRAVERSE", 500)
+    queries, step = rows[COUNT:], round(1 / share)
+    found, trace = planned(collection, queries, lambda id: id % step == 0)
+    expected = exact(rows[:COUNT], queries, "cosine")
+    expected[:, np.arange(COUNT) % step != 0] = -np.inf
+    k = min(10, COUNT // step)
+    assert all(len(line) == k for line in found)
+    assert recall(found, expected, k) > 0.97
+    assert ("graph" in {part.tier for part in trace}) == (share == 0.5)
+
+
+def test_a_filter_that_the_graph_leads_away_from_still_gives_every_row_there_is(
+    collection: Collection, rows: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dispatch, "_FEWEST_TO_TRAVERSE", 10)
+    monkeypatch.setattr(dispatch, "_MATCH_NS", 1e9)
+    # The farthest 60 rows: none of them is near what the search meets.
+    far = set(np.argsort(rows[:COUNT] @ rows[COUNT])[:60].tolist())
+    found, trace = planned(collection, rows[COUNT : COUNT + 1], lambda id: id in far, ef=16)
+    assert len(found[0]) == 10 and found[0] <= far
+    assert any("found too few" in part.reason for part in trace)
+
+
+def test_more_than_there_are(collection: Collection) -> None:
+    hits = collection.search(np.ones(48), k=10_000)
+    assert len({hit.id for hit in hits}) == len(hits) == COUNT
+    assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
