@@ -42,12 +42,15 @@ def planned(collection: Collection, queries: np.ndarray, allowed=None, **options
     trace: list[PartTrace] = []
     _, places = dispatch.search(queries, view, masks, "cosine", 10, trace=trace, **options)
     parts = {part.rows.serial: part.rows for part in view}
-    return [
-        {int(parts[place >> 32].id(place & (2**32 - 1))) for place in line} for line in places.tolist()
-    ], trace
+    ids = [{int(parts[place >> 32].id(place & (2**32 - 1))) for place in line} for line in places.tolist()]
+    return ids, trace
 
 
-def test_graphs_and_flat_parts_answer_together(collection: Collection, rows: np.ndarray) -> None:
+def test_graphs_and_flat_parts_answer_together(
+    collection: Collection, rows: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dispatch, "_FEWEST_TO_TRAVERSE", 500)
+    monkeypatch.setattr(dispatch, "_MATCH_NS", 1e4)
     queries = rows[COUNT:]
     found, trace = planned(collection, queries)
     assert {part.tier for part in trace} == {"graph", "flat"}
