@@ -23,22 +23,19 @@ def collection(tmp_path_factory: pytest.TempPathFactory, rows: np.ndarray):
         for start in range(0, COUNT, 100):
             ids = [str(row) for row in range(start, start + 100)]
             made.upsert(ids, rows[start : start + 100], metadata=[{"n": int(id)} for id in ids])
-        made.upsert(["gone", *map(str, range(5))], np.concatenate([rows[-1:], rows[:5]]))
-        made.delete(["gone"])
+        made.upsert(["-1", *map(str, range(5))], np.concatenate([rows[-1:], rows[:5]]))
+        made.delete(["-1"])
         yield made
 
 
 def planned(collection: Collection, queries: np.ndarray, allowed=None, **options) -> tuple[np.ndarray, list]:
     """Ids found by each query, and the tiers that answered."""
     view = collection._tree.view
-    masks = (
-        [part.alive for part in view]
-        if allowed is None
-        else [
-            part.alive & np.array([allowed(int(part.rows.id(row))) for row in range(part.rows.count)])
-            for part in view
-        ]
-    )
+    masks = [part.alive for part in view]
+    if allowed is not None:
+        for at, part in enumerate(view):
+            passing = [allowed(int(part.rows.id(row))) for row in range(part.rows.count)]
+            masks[at] = part.alive & np.array(passing)
     trace: list[PartTrace] = []
     _, places = dispatch.search(queries, view, masks, "cosine", 10, trace=trace, **options)
     parts = {part.rows.serial: part.rows for part in view}
