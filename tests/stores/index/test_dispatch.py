@@ -62,11 +62,13 @@ def test_exact_looks_at_every_row(collection: Collection, rows: np.ndarray) -> N
     assert recall(found, exact(rows[:COUNT], queries, "cosine"), 10) == 1
 
 
+@pytest.mark.parametrize("match_ns", [1.0, 1e9], ids=["matches", "graph"])
 @pytest.mark.parametrize("share", [0.5, 0.1, 0.01, 0.001])
 def test_filters_keep_recall_at_every_selectivity(
-    collection: Collection, rows: np.ndarray, share: float, monkeypatch: pytest.MonkeyPatch
+    collection: Collection, rows: np.ndarray, share: float, match_ns: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dispatch, "_FEWEST_TO_TRAVERSE", 500)
+    monkeypatch.setattr(dispatch, "_FEWEST_TO_TRAVERSE", 1)
+    monkeypatch.setattr(dispatch, "_MATCH_NS", match_ns)
     queries, step = rows[COUNT:], round(1 / share)
     found, trace = planned(collection, queries, lambda id: id % step == 0)
     expected = exact(rows[:COUNT], queries, "cosine")
@@ -74,7 +76,9 @@ def test_filters_keep_recall_at_every_selectivity(
     k = min(10, COUNT // step)
     assert all(len(line) == k for line in found)
     assert recall(found, expected, k) > 0.97
-    assert ("graph" in {part.tier for part in trace}) == (share == 0.5)
+    # With fewer than two matches for each of the k they are all looked at.
+    by_graph = match_ns > 1 and share >= 0.1
+    assert ("graph" in {part.tier for part in trace}) == by_graph
 
 
 def test_a_filter_that_the_graph_leads_away_from_still_gives_every_row_there_is(
