@@ -18,7 +18,8 @@ import numpy as np
 
 from stores.errors import CorruptStore, StoreClosed, StoreError
 from stores.index.graph.arrange import Arrangement, arrange
-from stores.index.graph.build import Progress
+from stores.index.graph.build import DEGREE, Progress
+from stores.index.graph.index import node_bytes
 from stores.log import manifest as manifests
 from stores.log.commit import GroupCommit
 from stores.log.disk import Disk, explaining
@@ -45,13 +46,15 @@ _FEWEST_NODES = 8
 @dataclass(frozen=True)
 class Options:
     """When the memtable is sealed (its rows, or bytes in the log), when a log file is full, from how many
-    rows a merged segment gets a graph, and whether merging is left to a thread of its own."""
+    rows a merged segment gets a graph, whether merging is left to a thread of its own, and how much memory
+    a collection's graphs may take before they are searched on disk (None: all they want)."""
 
     seal_rows: int = 8192
     seal_bytes: int = 64 << 20
     rotate_bytes: int = ROTATE_BYTES
     graph_rows: int = 16_384
     background: bool = True
+    memory_bytes: int | None = None
 
 
 def create_tree(folder: Path, schema: Schema, disk: Disk) -> None:
@@ -137,6 +140,11 @@ class Tree:
         self._require_open()
         self._last_read = time.monotonic()
         return self.state.view
+
+    @property
+    def memory_bytes(self) -> int | None:
+        """What the graphs may take; None for no limit."""
+        return self._options.memory_bytes
 
     def locate(self, ids: Sequence[str]) -> tuple[View, list[int | None]]:
         """`State.locate`. StoreClosed."""
@@ -305,13 +313,20 @@ class Tree:
         arrangement = arrange(joined, self.schema.metric)
         return arrangement if arrangement.nodes >= _FEWEST_NODES else None
 
+    def _too_little_memory(self, arrangement: Arrangement) -> bool:
+        """Whether not even the neighbours of all rows fit into what the index may take."""
+        limit = self._options.memory_bytes
+        each = node_bytes(arrangement.frame.width, DEGREE, "bits")
+        return limit is not None and self.state.live_count * each > limit
+
     def _build(
         self, joined: Joined, arrangement: Arrangement | None = None, progress: Progress = lambda share: None
     ) -> Segment | None:
         """A durable segment of the rows that no manifest names yet; None for no rows."""
         if not len(joined):
             return None
-        content = content_of(self.schema.dim, joined, arrangement)
+        blocks = arrangement is not None and self._too_little_memory(arrangement)
+        content = content_of(self.schema.dim, joined, arrangement, blocks=blocks)
         entry = write_segment(self._segments_folder, content, self._disk, progress)
         folder = self._segments_folder / entry.name
         return Segment(folder, entry, self.state.next_serial(), self.schema.dim)

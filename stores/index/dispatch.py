@@ -2,7 +2,8 @@
 
     flat      every row exactly, on JAX: small parts, and everything where an accelerator holds the vectors
     matches   the rows that a filter lets through by their codes, the best of them exactly: few matches
-    graph     best-first search: the rest
+    graph     best-first search: the rest. Where memory is short: `bits`, with the vectors on disk, or
+              `blocks`, with the neighbours there as well
 
 A filter that lets a share s through makes a search keep ef / sqrt(s) nodes, so that it still meets enough
 that count; where that costs more than looking at each match, each match is looked at.
@@ -16,7 +17,7 @@ import jax
 import numpy as np
 
 from stores.index import flat
-from stores.index.graph.index import Effort, GraphIndex
+from stores.index.graph.index import Effort, GraphIndex, Tier
 from stores.index.trace import PartTrace
 from stores.segment.columns import Bools
 from stores.segment.view import ROW_BITS, Float32, Int64, Part
@@ -25,6 +26,7 @@ EF = 96
 _EF_PER_K = 3
 # Nanoseconds on one core of a server of 2023: a row by its code out of order, a node kept by a search.
 _MATCH_NS = 40.0
+_DISK_MATCH_NS = 400.0
 _NODE_NS = 1100.0
 _FEWEST_TO_TRAVERSE = 4096
 _MOST_EF = 8192
@@ -39,20 +41,23 @@ def search(
     *,
     ef: int | None = None,
     exact: bool = False,
+    memory: int | None = None,
     trace: list[PartTrace] | None = None,
 ) -> tuple[Float32, Int64]:
     """The k best living, allowed rows for each query, over all parts.
 
     queries (q, dim); allowed[i] bool (rows of parts[i],), already without the dead. `ef` is how many near
     rows a graph search keeps (None: enough for recall@k of 0.95 and more on common data); `exact`
-    looks at every row. Returns scores (q, m) and places (q, m), best first, m = min(k, allowed rows); a
-    place is `segment.view.pack`'s. Where a graph found fewer, scores are -inf and places -1.
+    looks at every row; `memory`, the bytes that graphs may take, has larger ones searched on disk.
+    Returns scores (q, m) and places (q, m), best first, m = min(k, allowed rows); a place is
+    `segment.view.pack`'s.
     """
     matching = [_matches(part, mask) for part, mask in zip(parts, allowed, strict=True)]
     wanted = min(k, sum(matching))
     if wanted == 0 or not len(queries):
         return np.zeros((len(queries), 0), np.float32), np.zeros((len(queries), 0), np.int64)
     scanned, answers = [], []
+    tier = _tier(parts, memory)
     for part, mask, matches in zip(parts, allowed, matching, strict=True):
         index = None if exact or on_accelerator() else part.rows.graph()
         if matches == 0:
@@ -60,10 +65,22 @@ def search(
         if index is None:
             scanned.append((part, mask, matches))
         else:
-            answers.append(_search_graph(queries, part, index, mask, matches, wanted, ef, trace))
+            answers.append(_search_graph(queries, part, index, mask, matches, wanted, ef, tier, trace))
     if scanned:
         answers.append(_scan(queries, scanned, metric, wanted, exact, trace))
     return _best(answers, wanted)
+
+
+def _tier(parts: Sequence[Part], memory: int | None) -> Tier:
+    """Where the graphs of all parts are searched: the fastest way whose share fits into `memory`."""
+    if memory is None:
+        return "graph"
+    graphs = [index for part in parts if (index := part.rows.graph()) is not None]
+    fitting: list[Tier] = ["graph", "bits"]
+    for tier in fitting:
+        if sum(index.nodes * index.node_bytes(tier) for index in graphs) <= memory:
+            return tier
+    return "blocks" if all(index.disk.blocks is not None for index in graphs) else "bits"
 
 
 def on_accelerator() -> bool:
@@ -83,21 +100,23 @@ def _search_graph(
     matches: int,
     k: int,
     ef: int | None,
+    memory_tier: Tier,
     trace: list[PartTrace] | None,
 ) -> tuple[Float32, Int64]:
     started = time.perf_counter()
     share = matches / part.rows.count
     width = max(ef or EF, _EF_PER_K * k)
     pool = min(math.ceil(width / math.sqrt(share)), _MOST_EF)
-    by_match, by_graph = matches * _MATCH_NS, pool * _NODE_NS
+    by_match = matches * (_MATCH_NS if memory_tier == "graph" else _DISK_MATCH_NS)
+    by_graph = pool * _NODE_NS
     counted = None if matches == part.rows.count else mask
     few = counted is not None and (matches < _FEWEST_TO_TRAVERSE or by_match < by_graph)
     if few or 2 * k > min(matches, _MOST_EF):
         tier, reason = "matches", f"{matches} of {part.rows.count} rows match, k {k}"
         scores, rows, effort = index.scan(queries, counted, k)
     else:
-        tier, reason = "graph", f"{matches} of {part.rows.count} rows match, ef {pool}"
-        scores, rows, effort = index.search(queries, counted, k, pool)
+        tier, reason = memory_tier, f"{matches} of {part.rows.count} rows match, ef {pool}"
+        scores, rows, effort = index.search(queries, counted, k, pool, memory_tier)
         if (rows < 0).any():
             # The graph led past what a filter lets through; nobody gets fewer rows than there are.
             tier, reason = "matches", reason + " found too few"

@@ -13,7 +13,7 @@ class PartTrace:
     """
 
     serial: int
-    tier: Literal["flat", "matches", "graph"]
+    tier: Literal["flat", "matches", "graph", "bits", "blocks"]
     reason: str
     rows: int
     allowed: int

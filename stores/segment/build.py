@@ -19,7 +19,7 @@ import numpy as np
 from stores.index.flat import padded_rows
 from stores.index.graph.arrange import Arrangement
 from stores.index.graph.build import Progress, build
-from stores.index.graph.index import facts, to_files
+from stores.index.graph.index import BLOCKS, blocks_of, facts, to_files
 from stores.index.graph.points import Points
 from stores.log.disk import Buffer, Disk, write_new
 from stores.log.manifest import SegmentEntry, seal
@@ -37,7 +37,8 @@ _SLAB = 16_384
 class Content:
     """What goes into a segment. `vectors` yields slabs (n, dim), together one row for each id.
 
-    With an arrangement, which is the order of all of them already, the segment gets a graph.
+    With an arrangement, which is the order of all of them already, the segment gets a graph; with
+    `blocks` also the file that is searched where memory is too short for the neighbours.
     """
 
     dim: int
@@ -46,6 +47,7 @@ class Content:
     texts: Iterable[bytes | None]
     vectors: Iterable[Float32]
     arrangement: Arrangement | None = None
+    blocks: bool = False
 
 
 class _Tally:
@@ -118,6 +120,11 @@ def _write_graph(
     graph = build(Points(vectors, arrangement.frame, arrangement.nodes), progress=progress)
     for name, array in to_files(graph, arrangement).items():
         files[name] = _write(folder / name, np.ascontiguousarray(array).data, disk)
+    if content.blocks:
+        tally = _Tally()
+        slabs = (slab.data for slab in blocks_of(vectors, graph.neighbours))
+        write_new(disk, folder / BLOCKS, tally.of(slabs))
+        files[BLOCKS] = {"bytes": tally.size, "data": tally.size, "crc32": tally.crc}
     return facts(arrangement, graph)
 
 

@@ -48,7 +48,9 @@ class Joined:
             yield self._rows[number], row
 
 
-def content_of(dim: int, joined: Joined, arrangement: Arrangement | None = None) -> Content:
+def content_of(
+    dim: int, joined: Joined, arrangement: Arrangement | None = None, *, blocks: bool = False
+) -> Content:
     """The chosen rows, in order or as arranged. Only ids and string columns are held in memory."""
     order = np.arange(len(joined)) if arrangement is None else arrangement.order
     return Content(
@@ -58,6 +60,7 @@ def content_of(dim: int, joined: Joined, arrangement: Arrangement | None = None)
         texts=(rows.raw_texts[row] for rows, row in joined.rows(order)),
         vectors=_vectors(joined, order),
         arrangement=arrangement,
+        blocks=blocks,
     )
 
 

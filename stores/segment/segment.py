@@ -10,7 +10,7 @@ import zlib
 from functools import cached_property
 from pathlib import Path
 from threading import RLock
-from typing import Any
+from typing import Any, BinaryIO
 
 import jax
 import numpy as np
@@ -41,8 +41,13 @@ class Segment:
             raise CorruptStore(folder / FOOTER, "its format, rows or dimension are not the manifest's")
         self._files: dict[str, dict[str, int]] = footer["files"]
         self._graph_facts: dict[str, Any] | None = footer.get("graph")
-        # Mapped now, so that a reader can go on after a merge has removed the files.
+        # Mapped and opened now, so that a reader can go on after a merge has removed the files.
         self._maps = {name: self._map(name) for name in self._files}
+        self._read_ahead: dict[str, BinaryIO] = {
+            name: (folder / name).open("rb")
+            for name in (VECTORS, graph_files.BLOCKS)
+            if self.has_graph and name in self._files
+        }
         self._lock = RLock()
         self._columns: dict[str, Column] = {}
         self._postings: Postings | None = None
@@ -120,6 +125,10 @@ class Segment:
     def blocks(self) -> list[jax.Array]:
         return self._blocks
 
+    def _descriptor(self, name: str) -> int:
+        """For reading ahead; -1 where there is no such file."""
+        return self._read_ahead[name].fileno() if name in self._read_ahead else -1
+
     @property
     def has_graph(self) -> bool:
         return self._graph_facts is not None
@@ -134,7 +143,10 @@ class Segment:
         for name in graph_files.FILES:
             self.check(name)
         try:
-            return graph_files.from_files(self._maps, self._graph_facts, self.padded_vectors, self.count)
+            descriptors = self._descriptor(VECTORS), self._descriptor(graph_files.BLOCKS)
+            return graph_files.from_files(
+                self._maps, self._graph_facts, self.padded_vectors, self.count, descriptors
+            )
         except (ValueError, KeyError) as error:
             raise CorruptStore(self.folder / FOOTER, f"its graph does not fit its files: {error}") from error
 

@@ -7,6 +7,10 @@ import pytest
 
 from stores import Database, Options
 from stores.collection import Collection
+from stores.index import dispatch
+from stores.index.graph.build import DEGREE
+from stores.index.graph.index import node_bytes
+from stores.index.trace import PartTrace
 from stores.maintenance import Cancelled, Pace, Worker
 from tests.stores.index.vectors import clustered
 
@@ -150,3 +154,35 @@ def test_pace_stops_and_steps_aside() -> None:
     stopping[0] = True
     with pytest.raises(Cancelled):
         pace(0.3)
+
+
+@pytest.mark.parametrize(("share", "tier"), [(0.5, "bits"), (0.2, "blocks")])
+def test_graphs_larger_than_the_memory_they_may_take_are_searched_on_disk(
+    tmp_path: Path, share: float, tier: str
+) -> None:
+    rows = clustered(2600, 384)
+    everything = 2000 * node_bytes(384, DEGREE, "graph")
+    options = Options(seal_rows=500, graph_rows=1000, background=False, memory_bytes=int(share * everything))
+    with Database.open(tmp_path, options=options) as database:
+        collection = database.collection("rows", dim=384)
+        fill(collection, rows[:2000])
+        collection.compact()
+        collection.verify()
+        trace: list[PartTrace] = []
+        view = collection._tree.view
+        dispatch.search(
+            rows[2000:],
+            view,
+            [part.alive for part in view],
+            "cosine",
+            10,
+            memory=options.memory_bytes,
+            trace=trace,
+        )
+        assert [part.tier for part in trace] == [tier]
+        best = np.argsort(-rows[2000:2100] @ rows[:2000].T, axis=1)[:, :10]
+        found = [{int(hit.id) for hit in collection.search(query, 10)} for query in rows[2000:2100]]
+        assert (
+            np.mean([len(ids & set(line.tolist())) / 10 for ids, line in zip(found, best, strict=True)])
+            > 0.95
+        )

@@ -8,9 +8,9 @@ repeats  int32 (rows - nodes,)      the node that each further row repeats, asce
 centre   float32 (dim or dim + 1,)  the frame's
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +26,13 @@ Int32 = NDArray[np.int32]
 Int64 = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 FILES = ("sq8", "rbq1", "graph", "entries", "repeats", "centre")
+BLOCKS = "blocks"
+PAGE = 4096
+Tier = Literal["graph", "bits", "blocks"]
 _MORE_RANKED = 10
+_BITS_RANKED = 0.5
+_BEAM = 4
+_SLAB = 4096
 DEVIATIONS = 1.0
 """How far, in standard deviations, a 1-bit estimate may be off before a node is passed over by it."""
 
@@ -42,6 +48,20 @@ class Effort:
 
 
 @dataclass(frozen=True)
+class OnDisk:
+    """How the vectors are read when they are not in memory: descriptors for reading ahead, -1 for none.
+
+    `blocks` float32 (pages, words) are records of a node's vector and neighbours, `per_page` of them in each;
+    None if the segment was written without.
+    """
+
+    vectors: int = -1
+    blocks: Float32 | None = None
+    per_page: int = 0
+    descriptor: int = -1
+
+
+@dataclass(frozen=True)
 class GraphIndex:
     """An opened graph over the segment's vectors (rows or more, dim)."""
 
@@ -50,10 +70,15 @@ class GraphIndex:
     graph: Graph
     repeats: Int32
     entry_codes: NDArray[np.int8]
+    disk: OnDisk = OnDisk()
 
     @property
     def nodes(self) -> int:
         return len(self.graph.codes)
+
+    def node_bytes(self, tier: Tier) -> int:
+        """Bytes of memory a node takes in a tier."""
+        return node_bytes(self.frame.width, self.graph.neighbours.shape[1], tier)
 
     def spread(self, allowed: Bools) -> NDArray[np.uint8]:
         """Which nodes stand for an allowed row, of allowed (rows,)."""
@@ -64,39 +89,44 @@ class GraphIndex:
         return wanted
 
     def search(
-        self, queries: Float32, allowed: Bools | None, k: int, ef: int
+        self, queries: Float32, allowed: Bools | None, k: int, ef: int, tier: Tier = "graph"
     ) -> tuple[Float32, Int64, Effort]:
         """The k best allowed rows of each query (q, dim), nearly always, with their exact scores.
 
         allowed (rows,), None for all; ef, how many near nodes a search keeps, at least k. Returns scores
-        and rows (q, k), best first, -1 where there are no more.
+        and rows (q, k), best first, -1 where there are no more. Tiers differ in what they read:
+        `graph` has all in memory, `bits` no codes but bits and reads vectors from disk, `blocks` has bits
+        alone and reads neighbours as well.
         """
         count, most = len(queries), min(k, self.nodes)
         mask = np.zeros(0, np.uint8) if allowed is None else self.spread(allowed)
-        found = np.empty((count, most), np.int32)
-        scores, counts = np.empty((count, most), np.float32), np.zeros(3, np.int64)
-        ranked = max(most, min(ef, 2 * most + _MORE_RANKED))
-        kernels.searching().search_graph(
-            self.vectors,
-            self.graph.codes,
-            self.graph.bits.view(np.uint64),
-            self.graph.bits.view(np.float32),
-            self.graph.neighbours,
-            self.graph.entries,
-            self.entry_codes,
-            mask,
-            queries,
-            self.frame.queries(queries),
-            np.float32(self.frame.scale),
-            np.float32(DEVIATIONS),
-            self.frame.metric == "l2",
-            max(ef, most),
-            ranked,
-            np.empty(-(-self.nodes // 64), np.uint64),
-            found,
-            scores,
-            counts,
-        )
+        found, scores = np.empty((count, most), np.int32), np.empty((count, most), np.float32)
+        counts = np.zeros(3, np.int64)
+        visited = np.empty(-(-self.nodes // 64), np.uint64)
+        bits, facts = self.graph.bits.view(np.uint64), self.graph.bits.view(np.float32)
+        rotated, squared = self.frame.queries(queries), self.frame.metric == "l2"
+        ef = max(ef, most)
+        module = kernels.searching()
+        if tier == "graph":
+            ranked = max(most, min(ef, 2 * most + _MORE_RANKED))
+            module.search_graph(
+                *(self.vectors, self.graph.codes, bits, facts, self.graph.neighbours, self.graph.entries),
+                *(self.entry_codes, mask, queries, rotated, np.float32(self.frame.scale)),
+                *(np.float32(DEVIATIONS), squared, ef, ranked, visited, found, scores, counts),
+            )
+        elif tier == "blocks" and self.disk.blocks is not None and kernels.native():
+            ranked = ef
+            module.search_blocks(
+                *(self.disk.blocks, self.disk.blocks.view(np.int32), self.graph.neighbours.shape[1]),
+                *(self.disk.per_page, bits, facts, self.graph.entries, mask, queries, rotated, squared),
+                *(self.disk.descriptor, ef, _BEAM, visited, found, scores, counts),
+            )
+        else:
+            ranked = max(most, min(ef, int(_BITS_RANKED * ef) + most))
+            module.search_bits(
+                *(self.vectors, bits, facts, self.graph.neighbours, self.graph.entries, mask, queries),
+                *(rotated, squared, self.disk.vectors, ef, ranked, visited, found, scores, counts),
+            )
         expanded, seen, measured = counts.tolist()
         effort = Effort(expanded, seen, measured, ranked * count)
         return *self._with_repeats(scores, found.astype(np.int64), allowed, k), effort
@@ -149,10 +179,42 @@ class GraphIndex:
         return rows if allowed is None else rows[allowed[rows]]
 
 
+def node_bytes(width: int, degree: int, tier: Tier) -> int:
+    """Bytes of memory that a tier needs for a node of `width` rotated dimensions."""
+    links = 4 * degree
+    return 4 * rabitq.row_words(width) + {"graph": links + width, "bits": links, "blocks": 0}[tier]
+
+
 def to_files(graph: Graph, arrangement: Arrangement) -> dict[str, NDArray[Any]]:
     """What is stored, by file."""
     parts = (graph.codes, graph.bits, graph.neighbours, graph.entries)
     return dict(zip(FILES, (*parts, arrangement.repeats, arrangement.frame.centre), strict=True))
+
+
+def blocks_of(vectors: Float32, neighbours: Int32) -> Iterator[Float32]:
+    """The blocks file of all nodes, some pages at a time."""
+    step = _SLAB * block_shape(vectors.shape[1], neighbours.shape[1])[0]
+    for start in range(0, len(neighbours), step):
+        yield to_blocks(vectors, neighbours, start, min(start + step, len(neighbours)))
+
+
+def to_blocks(vectors: Float32, neighbours: Int32, start: int, stop: int) -> Float32:
+    """Pages for nodes [start, stop), start the first of a page: float32 (pages, words)."""
+    per_page, words = block_shape(vectors.shape[1], neighbours.shape[1])
+    pages = -(-(stop - start) // per_page)
+    records = np.zeros((pages * per_page, vectors.shape[1] + neighbours.shape[1]), np.float32)
+    records[: stop - start, : vectors.shape[1]] = vectors[start:stop]
+    records[: stop - start, vectors.shape[1] :] = neighbours[start:stop].view(np.float32)
+    found: Float32 = np.zeros((pages, words), np.float32)
+    found[:, : per_page * records.shape[1]] = records.reshape(pages, -1)
+    return found
+
+
+def block_shape(dim: int, degree: int) -> tuple[int, int]:
+    """Records per block, and float32 words of a block: whole pages, so that a record is one read."""
+    record = 4 * (dim + degree)
+    per_page = max(1, PAGE // record)
+    return per_page, -(-record * per_page // PAGE) * PAGE // 4
 
 
 def facts(arrangement: Arrangement, graph: Graph) -> dict[str, float | int | str]:
@@ -168,9 +230,16 @@ def facts(arrangement: Arrangement, graph: Graph) -> dict[str, float | int | str
 
 
 def from_files(
-    data: Mapping[str, memoryview], facts: Mapping[str, Any], vectors: Float32, rows: int
+    data: Mapping[str, memoryview],
+    facts: Mapping[str, Any],
+    vectors: Float32,
+    rows: int,
+    descriptors: tuple[int, int] = (-1, -1),
 ) -> GraphIndex:
-    """A graph from its mapped files. ValueError if they do not fit each other."""
+    """A graph from its mapped files; `descriptors` of the vectors' file and of the blocks'.
+
+    ValueError if the files do not fit each other.
+    """
     nodes, degree = int(facts["nodes"]), int(facts["degree"])
     centre = np.frombuffer(data["centre"], "<f4")
     frame = Frame(str(facts["metric"]), centre, float(facts["reach"]), float(facts["scale"]))
@@ -185,4 +254,9 @@ def from_files(
         raise ValueError(f"{len(repeats)} repeats for {rows} rows of {nodes} vectors")
     if graph.neighbours.max() >= nodes or graph.entries.max() >= nodes or graph.entries.min() < 0:
         raise ValueError("a neighbour is not a row")
-    return GraphIndex(frame, vectors, graph, repeats, graph.codes[graph.entries])
+    disk = OnDisk(descriptors[0])
+    if BLOCKS in data:
+        per_page, words = block_shape(vectors.shape[1], degree)
+        blocks = np.frombuffer(data[BLOCKS], "<f4").reshape(-(-nodes // per_page), words)
+        disk = OnDisk(descriptors[0], blocks, per_page, descriptors[1])
+    return GraphIndex(frame, vectors, graph, repeats, graph.codes[graph.entries], disk)

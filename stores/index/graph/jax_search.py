@@ -41,12 +41,35 @@ def search_graph(
     counts: NDArray[np.int64],
 ) -> None:
     """`kernels.traverse.search_graph`; `bits`, `deviations` and `visited` are not used."""
-    biases = facts[:, codes.shape[1] // 32 + 2] if squared else np.zeros(0, np.float32)
+    _search_all(
+        vectors, codes, facts[:, codes.shape[1] // 32 + 2], graph, entries, entry_codes, allowed,
+        queries, rotated / scale, squared, ef, ranked, out_ids, out_scores, counts,
+    )  # fmt: skip
+
+
+def _search_all(
+    vectors: Float32,
+    codes: NDArray[np.int8] | NDArray[np.uint32],
+    biases: Float32,
+    graph: Int32,
+    entries: Int32,
+    entry_codes: NDArray[np.int8] | NDArray[np.uint32],
+    allowed: NDArray[np.uint8],
+    queries: Float32,
+    rotated: Float32,
+    squared: bool,
+    ef: int,
+    ranked: int,
+    out_ids: Int32,
+    out_scores: Float32,
+    counts: NDArray[np.int64],
+) -> None:
+    """Searches by codes (n, width), or by 1-bit rows (n, words); some queries in one program."""
     for start in range(0, len(queries), _MOST_QUERIES):
         part = slice(start, start + _MOST_QUERIES)
         found = _search(
             *(vectors, codes, biases, graph, entries, entry_codes, allowed),
-            *(_padded(queries[part]), _padded(rotated[part] / scale)),
+            *(_padded(queries[part]), _padded(rotated[part])),
             squared=squared,
             ef=ef,
             ranked=ranked,
@@ -56,6 +79,32 @@ def search_graph(
         out_scores[part], out_ids[part] = (np.asarray(array)[:size] for array in found[:2])
         expanded, measured = (int(np.asarray(array)[:size].sum()) for array in found[2:])
         counts += (expanded, measured, measured)
+
+
+def search_bits(
+    vectors: Float32,
+    bits: NDArray[np.uint64],
+    facts: Float32,
+    graph: Int32,
+    entries: Int32,
+    allowed: NDArray[np.uint8],
+    queries: Float32,
+    rotated: Float32,
+    squared: bool,
+    descriptor: int,
+    ef: int,
+    ranked: int,
+    visited: NDArray[np.uint64],
+    out_ids: Int32,
+    out_scores: Float32,
+    counts: NDArray[np.int64],
+) -> None:
+    """`kernels.disk.search_bits`: the mapped vectors are read as they are needed."""
+    words = bits.view(np.uint32)
+    _search_all(
+        vectors, words, facts[:, rotated.shape[1] // 32 + 2], graph, entries, words[entries], allowed,
+        queries, rotated, squared, ef, ranked, out_ids, out_scores, counts,
+    )  # fmt: skip
 
 
 def _padded(queries: Float32) -> Float32:
@@ -86,7 +135,7 @@ def _search(
     seeds = min(_SEEDS, len(entries), ef)
 
     def nearness(query: jax.Array, rows: jax.Array, ids: jax.Array) -> jax.Array:
-        near = rows.astype(jnp.float32) @ query
+        near = _estimates(rows, query) if rows.dtype == jnp.uint32 else rows.astype(jnp.float32) @ query
         return near - biases[ids] if squared else near
 
     def passing(ids: jax.Array, near: jax.Array) -> jax.Array:
@@ -135,6 +184,14 @@ def _search(
 
     found: tuple[jax.Array, jax.Array, jax.Array, jax.Array] = jax.lax.map(one, (queries, rotated))
     return found
+
+
+def _estimates(rows: jax.Array, query: jax.Array) -> jax.Array:
+    """`codec.rabitq.estimate`'s inner products of rows (m, words) with a query (width,)."""
+    words = len(query) // 32
+    signs = (rows[:, :words, None] >> jnp.arange(32, dtype=jnp.uint32)) & 1
+    sums = signs.reshape(len(rows), -1).astype(jnp.float32) @ query - jnp.sum(query) / 2
+    return sums * jax.lax.bitcast_convert_type(rows[:, words], jnp.float32)
 
 
 def scan_nodes(

@@ -23,11 +23,11 @@ def _installed() -> bool:
 
 
 def searching() -> ModuleType:
-    """`search_graph` and `scan_nodes`."""
+    """`search_graph`, `search_bits`, `scan_nodes`; the native one has `search_blocks` too."""
     if native():
-        from stores.index.kernels import traverse
+        from stores.index.kernels import search
 
-        return traverse
+        return search
     from stores.index.graph import jax_search
 
     return jax_search

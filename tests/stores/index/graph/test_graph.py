@@ -3,7 +3,7 @@ import pytest
 
 from stores.index.graph.arrange import arrange
 from stores.index.graph.build import build
-from stores.index.graph.index import GraphIndex, facts, from_files, to_files
+from stores.index.graph.index import GraphIndex, Tier, block_shape, blocks_of, facts, from_files, to_files
 from stores.index.graph.points import Points
 from tests.stores.index.vectors import clustered, exact, recall
 
@@ -11,13 +11,15 @@ COUNT = 6000
 K = 10
 
 
-def opened(rows: np.ndarray, metric: str) -> tuple[GraphIndex, np.ndarray]:
+def opened(rows: np.ndarray, metric: str, *, blocks: bool = False) -> tuple[GraphIndex, np.ndarray]:
     """A graph over the rows by way of its files, and the rows in its order."""
     arrangement = arrange(rows, metric)
     vectors = np.ascontiguousarray(rows[arrangement.order])
     graph = build(Points(vectors, arrangement.frame, arrangement.nodes))
     data = {name: array.tobytes() for name, array in to_files(graph, arrangement).items()}
     maps = {name: memoryview(content) for name, content in data.items()}
+    if blocks:
+        maps["blocks"] = memoryview(b"".join(part.tobytes() for part in blocks_of(vectors, graph.neighbours)))
     return from_files(maps, facts(arrangement, graph), vectors, len(rows)), vectors
 
 
@@ -126,3 +128,31 @@ def test_files_that_do_not_fit_are_refused() -> None:
         from_files(maps, known, rows, 300)
     with pytest.raises(ValueError, match="repeats"):
         from_files(maps, known, rows, 301)
+
+
+@pytest.mark.parametrize("metric", DATA)
+@pytest.mark.parametrize("tier", ["bits", "blocks"])
+@pytest.mark.parametrize("share", [1.0, 0.3])
+def test_disk_tiers_find_what_the_graph_in_memory_finds(metric: str, tier: Tier, share: float) -> None:
+    index, vectors = opened(DATA[metric](), metric, blocks=True)
+    queries = clustered(200, 96, seed=0)[:200]
+    allowed = None if share == 1 else np.random.default_rng(3).random(COUNT) < share
+    expected = exact(vectors, queries, metric)
+    if allowed is not None:
+        expected = np.where(allowed, expected, -np.inf)
+    scores, rows, effort = index.search(queries, allowed, K, 200, tier)
+    assert recall([set(line.tolist()) for line in rows], expected, K) > 0.95
+    np.testing.assert_allclose(scores, np.take_along_axis(expected, rows, 1), atol=1e-4)
+    assert effort.ranked < 0.1 * COUNT * len(queries)
+
+
+def test_a_block_is_whole_pages_and_holds_what_the_graph_does() -> None:
+    for dim, degree in ((8, 48), (384, 48), (1536, 48)):
+        vectors = np.random.default_rng(dim).standard_normal((301, dim)).astype(np.float32)
+        links = np.random.default_rng(1).integers(-1, 301, (301, degree)).astype(np.int32)
+        [blocks] = list(blocks_of(vectors, links))
+        per_page, words = block_shape(dim, degree)
+        assert words % 1024 == 0 and len(blocks) == -(-301 // per_page)
+        records = blocks[:, : per_page * (dim + degree)].reshape(-1, dim + degree)[:301]
+        assert (records[:, :dim] == vectors).all()
+        assert (records[:, dim:].copy().view(np.int32) == links).all()

@@ -94,3 +94,14 @@ def test_a_graph_built_without_kernels_is_the_same(monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("TARSIA_OPS", "xla")
     portable = build(points)
     assert np.mean(native.neighbours == portable.neighbours) > 0.99
+
+
+@pytest.mark.parametrize("metric", ["cosine", "l2"])
+def test_searches_by_bits(metric: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    index, vectors = opened(clustered(2500, 100), metric)
+    queries = clustered(2600, 100)[2500:]
+    native = index.search(queries, None, K, 120, "bits")
+    monkeypatch.setenv("TARSIA_OPS", "xla")
+    portable = index.search(queries, None, K, 120, "bits")
+    assert recall([set(line.tolist()) for line in portable[1]], exact(vectors, queries, metric), K) > 0.95
+    assert np.mean(native[1] == portable[1]) > 0.95
