@@ -1,7 +1,18 @@
 from stores.collection import Collection, CollectionStats, Row, VerifyReport
 from stores.database import Database
 from stores.errors import StoreError
-from stores.query.search import Hit
+from stores.query.explain import Explanation, Hit, Hits
 from stores.tree import Options
 
-__all__ = ["Collection", "CollectionStats", "Database", "Hit", "Options", "Row", "StoreError", "VerifyReport"]
+__all__ = [
+    "Collection",
+    "CollectionStats",
+    "Database",
+    "Explanation",
+    "Hit",
+    "Hits",
+    "Options",
+    "Row",
+    "StoreError",
+    "VerifyReport",
+]

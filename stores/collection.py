@@ -1,4 +1,4 @@
-"""A collection: vectors with ids, metadata and texts, written durably and searched exactly."""
+"""A collection: vectors with ids, metadata and texts, written durably, and searched."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,13 +10,19 @@ from numpy.typing import ArrayLike
 from stores.errors import InvalidQuery
 from stores.index.graph.build import Progress
 from stores.log.records import DELETE, MAX_PAYLOAD, UPSERT
+from stores.query.explain import Hits
 from stores.query.filters import Filter
-from stores.query.search import Hit, count_rows, search_hybrid, search_text, search_vectors
+from stores.query.masks import allowed_rows, count_rows
+from stores.query.request import MAX_K, Fusion, Request, Score, check_count
+from stores.query.search import run, run_batch
 from stores.rows import check_vectors, encode_ids, make_batch, unit_rows
 from stores.schema import Schema
 from stores.segment.batch import encode_deletion
-from stores.segment.view import Float32, Rows, unpack
+from stores.segment.columns import Bools
+from stores.segment.view import Float32, Rows, View, unpack
 from stores.tree import Tree
+
+_FIRST_RANGE = 64
 
 
 @dataclass(frozen=True)
@@ -89,10 +95,25 @@ class Collection:
         batch = make_batch(schema, ids, vectors, metadata, texts)
         return self._write(UPSERT, batch.encode()) if batch.ids else 0
 
-    def delete(self, ids: Sequence[str]) -> int:
-        """Removes rows, durably; unknown ids are passed over. Returns how many there were."""
-        encoded = encode_ids(ids)
+    def delete(self, ids: Sequence[str] | None = None, *, filter: Filter | None = None) -> int:
+        """Removes rows, durably: those with these ids (unknown ones are passed over), or all that the filter
+        lets through at that moment. Returns how many there were.
+        """
+        if (ids is None) == (filter is None):
+            raise InvalidQuery("delete takes ids or a filter")
+        if filter is not None:
+            return self._tree.write_alone(DELETE, lambda: self._deletion_of(filter))
+        encoded = encode_ids(ids or [])
         return self._write(DELETE, encode_deletion(encoded)) if encoded else 0
+
+    def _deletion_of(self, filter: Filter) -> bytes | None:
+        view = self._tree.view
+        ids = [
+            part.rows.id(row).encode()
+            for part, mask in zip(view, allowed_rows(view, filter), strict=True)
+            for row in np.flatnonzero(mask).tolist()
+        ]
+        return encode_deletion(ids) if ids else None
 
     def _write(self, kind: int, payload: bytes) -> int:
         if len(payload) > MAX_PAYLOAD:
@@ -109,37 +130,91 @@ class Collection:
         filter: Filter | None = None,
         text: str | None = None,
         model: str | None = None,
-    ) -> list[Hit]:
+        offset: int = 0,
+        ef: int | None = None,
+        exact: bool = False,
+        dims: int | None = None,
+        score: Score | None = None,
+        candidates: int | None = None,
+        group_by: str | None = None,
+        group_size: int = 1,
+        fusion: Fusion = "rrf",
+        text_weight: float = 0.5,
+        explain: bool = False,
+    ) -> Hits:
         """The k best rows, best first: by `vector` (dim,), by the words of `text`, or by both fused.
 
-        See `Hit` for what the scores are, `stores.query.filters` for filters. Vector search is exact.
+        See `Hit` for what the scores are, `stores.query.filters` for filters.
+
+        offset      how many of the best to pass over: pages of results.
+        ef, exact   how many near rows a graph search keeps (more is slower and finds more; None is
+                    enough for recall@k above 0.95 on common data); `exact` compares every row.
+        dims        order rows by their first coordinates, then the best by all: for Matryoshka vectors.
+                    Rows with a graph are searched by all at once, which is faster still.
+        score       a function of (query (dim,), vectors (n, dim)) giving (n,) that JAX can compile: it orders
+                    the `candidates` (default: 4 k, at least 100) that the metric found. Pass the same
+                    function each time: it is compiled once.
+        group_by    a metadata field (dots for nested ones): the k best groups, of each its `group_size` best
+                    rows. Rows without the field are left out.
+        fusion      "rrf", by ranks, or "weighted": text counts `text_weight`, the vector the rest.
+        explain     `hits.explanation` says what was looked at, why, and how long it took.
+
         InvalidQuery, InvalidVector, DimensionMismatch, ModelMismatch.
         """
-        self._check_query(k, model)
-        view = self._tree.view
-        if vector is None:
-            if text is None:
-                raise InvalidQuery("search needs a vector, a text or both")
-            return search_text(view, text, k, filter)
-        if np.ndim(vector) != 1:
+        self.schema.require_model(self.name, model)
+        if vector is not None and np.ndim(vector) != 1:
             raise InvalidQuery("search takes one vector; use search_batch for a matrix of them")
-        query = self._queries(np.asarray(vector)[None])
-        if text is None:
-            return search_vectors(view, query, self.schema.metric, k, filter)[0]
-        return search_hybrid(view, query[0], text, self.schema.metric, k, filter)
+        query = None if vector is None else self._queries(np.asarray(vector)[None])[0]
+        request = Request(
+            *(query, text, k, offset, filter, ef, exact, dims, score, candidates),
+            *(group_by, group_size, fusion, text_weight),
+        )
+        return run(
+            self._tree.view, request, self.schema.metric, memory=self._tree.memory_bytes, explain=explain
+        )
 
     def search_batch(
-        self, vectors: ArrayLike, k: int = 10, *, filter: Filter | None = None, model: str | None = None
-    ) -> list[list[Hit]]:
+        self,
+        vectors: ArrayLike,
+        k: int = 10,
+        *,
+        filter: Filter | None = None,
+        model: str | None = None,
+        ef: int | None = None,
+        exact: bool = False,
+    ) -> list[Hits]:
         """`search` for each row of `vectors` (queries, dim), in a few large steps."""
-        self._check_query(k, model)
-        queries = self._queries(vectors)
-        return search_vectors(self._tree.view, queries, self.schema.metric, k, filter)
-
-    def _check_query(self, k: int, model: str | None) -> None:
-        if not isinstance(k, int) or isinstance(k, bool) or k < 1:
-            raise InvalidQuery(f"k must be a whole number from 1, not {k!r}")
         self.schema.require_model(self.name, model)
+        check_count("k", k, 1, MAX_K)
+        return run_batch(
+            *(self._tree.view, self._queries(vectors), self.schema.metric, k, filter),
+            ef=ef,
+            exact=exact,
+            memory=self._tree.memory_bytes,
+        )
+
+    def search_range(
+        self,
+        vector: ArrayLike,
+        *,
+        min_score: float,
+        limit: int = 1000,
+        filter: Filter | None = None,
+        exact: bool = False,
+    ) -> Hits:
+        """All rows that score at least `min_score` (for l2: minus the squared radius), best first.
+
+        At most `limit`: if there are that many hits there may be more rows.
+        """
+        check_count("limit", limit, 1, MAX_K)
+        if not isinstance(min_score, int | float) or isinstance(min_score, bool):
+            raise InvalidQuery(f"min_score must be a number, not {min_score!r}")
+        k = min(limit, _FIRST_RANGE)
+        while True:
+            hits = self.search(vector, k, filter=filter, exact=exact)
+            if len(hits) < k or hits[-1].score < min_score or k == limit:
+                return Hits(hit for hit in hits if hit.score >= min_score)
+            k = min(limit, 4 * k)
 
     def _queries(self, vectors: ArrayLike) -> Float32:
         return unit_rows(self.schema, check_vectors(self.schema, vectors))
@@ -157,9 +232,12 @@ class Collection:
 
     def __iter__(self) -> Iterator[Row]:
         """All rows as they are now; later writes do not show."""
-        for part in self._tree.view:
-            for row in np.flatnonzero(part.alive).tolist():
-                yield _row(part.rows, row)
+        return self.iterate()
+
+    def iterate(self, *, filter: Filter | None = None) -> Iterator[Row]:
+        """All rows, or those that the filter lets through, as they are now; later writes do not show."""
+        view = self._tree.view
+        return _rows(view, allowed_rows(view, filter))
 
     def __contains__(self, id: object) -> bool:
         return isinstance(id, str) and self._tree.locate([id])[1][0] is not None
@@ -206,6 +284,12 @@ class Collection:
             recovered_bytes_cut=tree.log.cut_bytes,
             maintenance_error=tree.maintenance_error,
         )
+
+
+def _rows(view: View, allowed: Sequence[Bools]) -> Iterator[Row]:
+    for part, mask in zip(view, allowed, strict=True):
+        for row in np.flatnonzero(mask).tolist():
+            yield _row(part.rows, row)
 
 
 def _row(rows: Rows, row: int) -> Row:

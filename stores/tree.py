@@ -8,7 +8,7 @@ a crash anywhere leaves either the state before or the state after. It knows row
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -167,6 +167,13 @@ class Tree:
         """
         self._require_open()
         changed = self._commit.submit(kind, payload)
+        self._maintain()
+        return changed
+
+    def write_alone(self, kind: int, make: Callable[[], bytes | None]) -> int:
+        """As `write`, of a payload that is made from the rows as they are, with no write in between."""
+        self._require_open()
+        changed = self._commit.submit_alone(kind, make)
         self._maintain()
         return changed
 

@@ -41,6 +41,7 @@ def search(
     *,
     ef: int | None = None,
     exact: bool = False,
+    dims: int | None = None,
     memory: int | None = None,
     trace: list[PartTrace] | None = None,
 ) -> tuple[Float32, Int64]:
@@ -48,9 +49,9 @@ def search(
 
     queries (q, dim); allowed[i] bool (rows of parts[i],), already without the dead. `ef` is how many near
     rows a graph search keeps (None: enough for recall@k of 0.95 and more on common data); `exact`
-    looks at every row; `memory`, the bytes that graphs may take, has larger ones searched on disk.
-    Returns scores (q, m) and places (q, m), best first, m = min(k, allowed rows); a place is
-    `segment.view.pack`'s.
+    looks at every row; `dims` has flat parts compare the first coordinates alone; `memory`, the bytes that
+    graphs may take, has larger ones searched on disk. Returns scores (q, m) and places (q, m), best first,
+    m = min(k, allowed rows); a place is `segment.view.pack`'s.
     """
     matching = [_matches(part, mask) for part, mask in zip(parts, allowed, strict=True)]
     wanted = min(k, sum(matching))
@@ -67,7 +68,7 @@ def search(
         else:
             answers.append(_search_graph(queries, part, index, mask, matches, wanted, ef, tier, trace))
     if scanned:
-        answers.append(_scan(queries, scanned, metric, wanted, exact, trace))
+        answers.append(_scan(queries, scanned, metric, wanted, exact, dims, trace))
     return _best(answers, wanted)
 
 
@@ -122,12 +123,12 @@ def _search_graph(
             tier, reason = "matches", reason + " found too few"
             scores, rows, effort = index.scan(queries, counted, k)
     if trace is not None:
-        trace.append(_traced(part, tier, reason, matches, effort, started))
+        trace.append(_traced(part, tier, reason, matches, effort, time.perf_counter() - started))
     places = np.where(rows < 0, -1, rows | np.int64(part.rows.serial << ROW_BITS))
     return scores, places
 
 
-def _traced(part: Part, tier: str, reason: str, matches: int, effort: Effort, started: float) -> PartTrace:
+def _traced(part: Part, tier: str, reason: str, matches: int, effort: Effort, seconds: float) -> PartTrace:
     return PartTrace(
         part.rows.serial,
         tier,  # type: ignore[arg-type]
@@ -137,7 +138,7 @@ def _traced(part: Part, tier: str, reason: str, matches: int, effort: Effort, st
         effort.expanded,
         effort.measured,
         effort.ranked,
-        1e3 * (time.perf_counter() - started),
+        1e3 * seconds,
     )
 
 
@@ -147,16 +148,20 @@ def _scan(
     metric: str,
     k: int,
     exact: bool,
+    dims: int | None,
     trace: list[PartTrace] | None,
 ) -> tuple[Float32, Int64]:
     started = time.perf_counter()
     parts, masks, _ = zip(*scanned, strict=True)
-    found = flat.search(queries, parts, masks, metric, k)
+    found = flat.search(queries, parts, masks, metric, k, dims)
     if trace is not None:
         reason = "asked for" if exact else "held by the accelerator" if on_accelerator() else "no graph yet"
+        spent = time.perf_counter() - started
+        total = sum(part.rows.count for part in parts)
         for part, _, matches in scanned:
-            effort = Effort(0, 0, 0, matches * len(queries))
-            trace.append(_traced(part, "flat", reason, matches, effort, started))
+            # They are scanned together: the time is shared out by rows.
+            effort, own = Effort(0, 0, 0, matches * len(queries)), spent * part.rows.count / total
+            trace.append(_traced(part, "flat", reason, matches, effort, own))
     return found
 
 

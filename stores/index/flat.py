@@ -46,11 +46,13 @@ def to_blocks(padded: Float32) -> list[jax.Array]:
     return [jax.device_put(padded[start : start + BLOCK_ROWS], may_alias=True) for start in starts]
 
 
-@partial(jax.jit, static_argnames=("metric", "k"))
+@partial(jax.jit, static_argnames=("metric", "k", "dims"))
 def _scan(
-    queries: jax.Array, vectors: jax.Array, allowed: jax.Array, *, metric: str, k: int
+    queries: jax.Array, vectors: jax.Array, allowed: jax.Array, *, metric: str, k: int, dims: int | None
 ) -> tuple[jax.Array, jax.Array]:
     """queries (q, dim), vectors (n, dim), allowed bool (n,) -> the k best scores and rows (q, k)."""
+    if dims is not None:
+        queries, vectors = queries[:, :dims], vectors[:, :dims]
     # Overflow must not tie with the rows that are masked out.
     lowest = float(np.finfo(np.float32).min)
     scores = jnp.nan_to_num(METRICS[metric](queries, vectors), nan=lowest, neginf=lowest)
@@ -84,40 +86,48 @@ class _Scanned:
         return places
 
 
-def _start_scans(queries: jax.Array, part: Part, allowed: Bools, metric: str, k: int) -> list[_Scanned]:
+def _start_scans(
+    queries: jax.Array, part: Part, allowed: Bools, metric: str, k: int, dims: int | None
+) -> list[_Scanned]:
     """Dispatches the scans of one part without waiting for any."""
+
+    def scan(rows: Int64, vectors: jax.Array, inside: NDArray[np.generic]) -> _Scanned:
+        best = min(k, len(vectors))
+        return _Scanned(part, rows, *_scan(queries, vectors, inside, metric=metric, k=best, dims=dims))
+
     chosen = np.flatnonzero(allowed)
     if chosen.size <= allowed.size // 8:
         if chosen.size == 0:
             return []
         vectors = jnp.asarray(_pad(part.rows.gather(chosen), _power(chosen.size, _LEAST_ROWS)))
-        inside = np.arange(len(vectors)) < chosen.size
-        return [
-            _Scanned(part, chosen, *_scan(queries, vectors, inside, metric=metric, k=min(k, len(vectors))))
-        ]
+        return [scan(chosen, vectors, np.arange(len(vectors)) < chosen.size)]
     started = []
     for start, vectors in zip(range(0, len(allowed), BLOCK_ROWS), part.rows.blocks(), strict=True):
         mask = _pad(allowed[start : start + BLOCK_ROWS], len(vectors))
-        rows = np.arange(start, start + len(vectors))
-        started.append(
-            _Scanned(part, rows, *_scan(queries, vectors, mask, metric=metric, k=min(k, len(vectors))))
-        )
+        started.append(scan(np.arange(start, start + len(vectors)), vectors, mask))
     return started
 
 
 def search(
-    queries: Float32, parts: Sequence[Part], allowed: Sequence[Bools], metric: str, k: int
+    queries: Float32,
+    parts: Sequence[Part],
+    allowed: Sequence[Bools],
+    metric: str,
+    k: int,
+    dims: int | None = None,
 ) -> tuple[Float32, Int64]:
     """The k best living, allowed rows for each query, over all parts.
 
     queries (q, dim); allowed[i] bool (rows of parts[i],), already without the dead. Returns scores
     (q, m) and places (q, m), best first, m = min(k, allowed rows). A place is `segment.view.pack`'s.
+    With `dims` the first coordinates alone are compared (Kusupati et al., "Matryoshka Representation
+    Learning", NeurIPS 2022), for cosine by their own lengths.
     """
     wanted = min(k, sum(int(np.count_nonzero(mask)) for mask in allowed))
     if wanted == 0:
         return np.zeros((len(queries), 0), np.float32), np.zeros((len(queries), 0), np.int64)
     chunks = [
-        _search_chunk(queries[start : start + _MOST_QUERIES], parts, allowed, metric, wanted)
+        _search_chunk(queries[start : start + _MOST_QUERIES], parts, allowed, metric, wanted, dims)
         for start in range(0, len(queries), _MOST_QUERIES)
     ]
     scores, places = zip(*chunks, strict=True)
@@ -125,15 +135,20 @@ def search(
 
 
 def _search_chunk(
-    queries: Float32, parts: Sequence[Part], allowed: Sequence[Bools], metric: str, wanted: int
+    queries: Float32,
+    parts: Sequence[Part],
+    allowed: Sequence[Bools],
+    metric: str,
+    wanted: int,
+    dims: int | None,
 ) -> tuple[Float32, Int64]:
     padded = jnp.asarray(_pad(queries, _power(len(queries), 1)))
     k = _power(wanted, _LEAST_K)
-    kernel = _KERNELS[metric]
+    kernel = _KERNELS[metric] if dims is None else metric
     scanned = [
         scan
         for part, mask in zip(parts, allowed, strict=True)
-        for scan in _start_scans(padded, part, mask, kernel, k)
+        for scan in _start_scans(padded, part, mask, kernel, k, dims)
     ]
     scores = np.concatenate([np.asarray(scan.scores) for scan in scanned], axis=1)[: len(queries)]
     places = np.concatenate([scan.places() for scan in scanned], axis=1)[: len(queries)]

@@ -53,6 +53,19 @@ class GroupCommit:
         assert ticket.result is not None
         return ticket.result
 
+    def submit_alone(self, kind: int, make: Callable[[], bytes | None]) -> int:
+        """As `submit`, of a payload made from the state with all writers held off; 0 for None."""
+        with self.exclusive:
+            payload = make()
+            if payload is None:
+                return 0
+            ticket = _Ticket((kind, payload))
+            self._commit([ticket])
+        if ticket.error is not None:
+            raise ticket.error
+        assert ticket.result is not None
+        return ticket.result
+
     def _commit(self, group: list[_Ticket]) -> None:
         logged = False
         try:

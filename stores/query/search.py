@@ -1,95 +1,232 @@
 """One search over a view: filter, then vectors, words or both, then hits. It knows nothing of writing."""
 
+import json
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from stores.index.dispatch import search
+from stores.index import dispatch
 from stores.index.flat import scores_of
-from stores.query.filters import Filter, compile_filter
-from stores.query.hybrid import fuse
+from stores.index.trace import PartTrace
+from stores.query.explain import Explanation, Hit, Hits
+from stores.query.filters import Filter
+from stores.query.hybrid import fuse, weigh
+from stores.query.masks import allowed_rows
+from stores.query.request import Request
+from stores.query.rescore import rescore
 from stores.query.text import Float64, text_scores
-from stores.segment.columns import Bools
+from stores.segment.columns import MISSING, Bools, field_value
 from stores.segment.view import Float32, Int64, Part, Rows, View, pack, unpack
 
 _LEAST_POOL = 50
 _POOL_FACTOR = 4
+_LEAST_RESCORED = 100
+_MOST_FOR_GROUPS = 16_384
 
 
 @dataclass(frozen=True)
-class Hit:
-    """One row found. `score` is what the order is by, higher is better:
+class _Found:
+    """A row's place and what it is ordered by."""
 
-    - vector search: the metric's score (cosine; inner product; minus the squared distance for l2);
-    - text search: BM25;
-    - both: the reciprocal rank fusion of the two, between 0 and 2/61: an order, not a similarity.
-
-    `vector_score` and `text_score` are the row's own in either part, None if that part was not asked.
-    """
-
-    id: str
+    place: int
     score: float
-    metadata: dict[str, Any] = field(default_factory=dict)
-    text: str | None = None
     vector_score: float | None = None
     text_score: float | None = None
 
 
-def allowed_rows(view: View, filter: Filter | None) -> list[Bools]:
-    """For each part, the living rows that the filter lets through. InvalidQuery for a bad filter."""
-    if filter is None:
-        return [part.alive for part in view]
-    test = compile_filter(filter)
-    return [part.alive & test(part.rows) for part in view]
+class _Search:
+    """One request against one view; what it did adds up for the explanation."""
+
+    def __init__(self, view: View, request: Request, metric: str, memory: int | None) -> None:
+        self.view, self.request, self.metric, self.memory = view, request, metric, memory
+        self.rows: dict[int, Rows] = {part.rows.serial: part.rows for part in view}
+        started = time.perf_counter()
+        self.allowed = allowed_rows(view, request.filter)
+        self.filter_seconds = time.perf_counter() - started
+        self.trace: list[PartTrace] = []
+        self.candidates = self.rescored = 0
+
+    def ranked(self, depth: int) -> list[_Found]:
+        """The best rows, as many as `depth`."""
+        request = self.request
+        pool = depth
+        if request.score is not None or request.dims is not None:
+            pool = request.candidates or max(_LEAST_RESCORED, _POOL_FACTOR * depth)
+        found = self._first_order(max(pool, depth))
+        self.candidates = len(found)
+        if found and request.dims is not None and request.text is None:
+            found = self._by_all_dimensions(found)
+        if found and request.score is not None:
+            found = self._by_function(found)
+        return found[:depth]
+
+    def _first_order(self, depth: int) -> list[_Found]:
+        request = self.request
+        if request.vector is None:
+            assert request.text is not None
+            best = _best_places(self.view, text_scores(self.view, request.text), self.allowed, depth)
+            return [_Found(place, score, text_score=score) for place, score in best]
+        if request.text is None:
+            return [_Found(place, score, vector_score=score) for place, score in self._near(depth)]
+        return self._fused(request.text, depth)
+
+    def _near(self, depth: int) -> list[tuple[int, float]]:
+        request = self.request
+        assert request.vector is not None
+        scores, places = dispatch.search(
+            request.vector[None],
+            self.view,
+            self.allowed,
+            self.metric,
+            depth,
+            ef=request.ef,
+            exact=request.exact,
+            dims=request.dims,
+            memory=self.memory,
+            trace=self.trace,
+        )
+        return list(zip(places[0].tolist(), scores[0].tolist(), strict=True))
+
+    def _fused(self, text: str, depth: int) -> list[_Found]:
+        """Both orders, each taken at least 50 deep, as one."""
+        request = self.request
+        assert request.vector is not None
+        pool = max(_LEAST_POOL, _POOL_FACTOR * depth)
+        by_word = text_scores(self.view, text)
+        near = self._near(pool)
+        worded = _best_places(self.view, by_word, self.allowed, pool)
+        if request.fusion == "rrf":
+            fused = fuse([[place for place, _ in near], [place for place, _ in worded]], depth)
+        else:
+            weight = request.text_weight
+            fused = weigh([(1 - weight, dict(near)), (weight, dict(worded))], depth)
+        if not fused:
+            return []
+        places = [place for place, _ in fused]
+        own = scores_of(request.vector[None], self.gather(places), self.metric)[0].tolist()
+        text_of = {part.rows.serial: scores for part, scores in zip(self.view, by_word, strict=True)}
+        return [
+            _Found(place, score, vector_score, float(text_of[unpack(place)[0]][unpack(place)[1]]))
+            for (place, score), vector_score in zip(fused, own, strict=True)
+        ]
+
+    def _by_all_dimensions(self, found: list[_Found]) -> list[_Found]:
+        assert self.request.vector is not None
+        vectors = self.gather([one.place for one in found])
+        self.rescored += len(found)
+        scores = scores_of(self.request.vector[None], vectors, self.metric)[0].tolist()
+        again = [
+            replace(one, score=score, vector_score=score) for one, score in zip(found, scores, strict=True)
+        ]
+        return sorted(again, key=lambda one: -one.score)
+
+    def _by_function(self, found: list[_Found]) -> list[_Found]:
+        assert self.request.vector is not None and self.request.score is not None
+        scores = rescore(
+            self.request.score, self.request.vector, self.gather([one.place for one in found])
+        ).tolist()
+        self.rescored += len(found)
+        again = [replace(one, score=score) for one, score in zip(found, scores, strict=True)]
+        return sorted(again, key=lambda one: -one.score)
+
+    def grouped(self) -> list[tuple[_Found, Any]]:
+        """The best rows of the best groups: groups by their best row, rows without the field left out."""
+        request = self.request
+        assert request.group_by is not None
+        wanted = request.offset + request.k
+        living = sum(int(np.count_nonzero(mask)) for mask in self.allowed)
+        depth = min(living, _POOL_FACTOR * wanted * request.group_size)
+        while True:
+            groups: dict[str, list[tuple[_Found, Any]]] = {}
+            for one in self.ranked(depth) if depth else []:
+                value = self.field(one.place, request.group_by)
+                if value is not MISSING:
+                    members = groups.setdefault(json.dumps(value, sort_keys=True), [])
+                    members.append((one, value))
+            best = list(groups.values())[:wanted]
+            full = len(best) == wanted and all(len(members) >= request.group_size for members in best)
+            if full or depth >= min(living, _MOST_FOR_GROUPS):
+                return [pair for members in best[request.offset :] for pair in members[: request.group_size]]
+            depth = min(living, _MOST_FOR_GROUPS, 4 * depth)
+            self.trace.clear()
+
+    def field(self, place: int, name: str) -> Any:
+        serial, row = unpack(place)
+        return field_value(self.rows[serial].metadata(row), name)
+
+    def gather(self, places: Sequence[int]) -> Float32:
+        """Vectors (n, dim)."""
+        array = np.fromiter(places, np.int64)
+        serials, rows = array >> 32, array & 0xFFFFFFFF
+        first = np.unique(serials)
+        if len(first) == 1:
+            return self.rows[int(first[0])].gather(rows)
+        made: Float32 | None = None
+        for serial in first.tolist():
+            inside = serials == serial
+            vectors = self.rows[serial].gather(rows[inside])
+            made = np.empty((len(array), vectors.shape[1]), np.float32) if made is None else made
+            made[inside] = vectors
+        assert made is not None
+        return made
+
+    def hit(self, one: _Found, group: Any = None) -> Hit:
+        serial, row = unpack(one.place)
+        rows = self.rows[serial]
+        return Hit(
+            *(rows.id(row), one.score, rows.metadata(row), rows.text(row)),
+            *(one.vector_score, one.text_score, group),
+        )
+
+    def explanation(self, seconds: float) -> Explanation:
+        return Explanation(
+            parts=tuple(self.trace),
+            rows=sum(part.live_count for part in self.view),
+            allowed=sum(int(np.count_nonzero(mask)) for mask in self.allowed),
+            candidates=self.candidates,
+            rescored=self.rescored,
+            filter_milliseconds=1e3 * self.filter_seconds,
+            search_milliseconds=sum(part.milliseconds for part in self.trace),
+            milliseconds=1e3 * seconds,
+        )
 
 
-def count_rows(view: View, filter: Filter | None) -> int:
-    return sum(int(np.count_nonzero(mask)) for mask in allowed_rows(view, filter))
+def run(view: View, request: Request, metric: str, *, memory: int | None, explain: bool) -> Hits:
+    """Hits of one request, best first."""
+    started = time.perf_counter()
+    search = _Search(view, request, metric, memory)
+    if request.group_by is not None:
+        hits = Hits(search.hit(one, group) for one, group in search.grouped())
+    else:
+        found = search.ranked(request.offset + request.k)
+        hits = Hits(search.hit(one) for one in found[request.offset :])
+    if explain:
+        hits.explanation = search.explanation(time.perf_counter() - started)
+    return hits
 
 
-def search_vectors(
-    view: View, queries: Float32, metric: str, k: int, filter: Filter | None
-) -> list[list[Hit]]:
+def run_batch(
+    view: View,
+    queries: Float32,
+    metric: str,
+    k: int,
+    filter: Filter | None,
+    *,
+    ef: int | None,
+    exact: bool,
+    memory: int | None,
+) -> list[Hits]:
     """Hits for each query (q, dim), best first."""
-    scores, places = search(queries, view, allowed_rows(view, filter), metric, k)
-    rows = _Finder(view)
+    allowed = allowed_rows(view, filter)
+    scores, places = dispatch.search(queries, view, allowed, metric, k, ef=ef, exact=exact, memory=memory)
+    search = _Search(view, Request(np.zeros(1, np.float32)), metric, memory)
     return [
-        [rows.hit(place, score, vector_score=score) for place, score in zip(*pair, strict=True)]
+        Hits(search.hit(_Found(place, score, score)) for place, score in zip(*pair, strict=True))
         for pair in zip(places.tolist(), scores.tolist(), strict=True)
     ]
-
-
-def search_text(view: View, text: str, k: int, filter: Filter | None) -> list[Hit]:
-    """Rows that share a word with `text`, best first."""
-    scores = text_scores(view, text)
-    rows = _Finder(view)
-    best = _best_places(view, scores, allowed_rows(view, filter), k)
-    return [rows.hit(place, score, text_score=score) for place, score in best]
-
-
-def search_hybrid(
-    view: View, query: Float32, text: str, metric: str, k: int, filter: Filter | None
-) -> list[Hit]:
-    """The fusion of both orders, each taken at least 50 deep; query (dim,)."""
-    allowed = allowed_rows(view, filter)
-    pool = max(_LEAST_POOL, _POOL_FACTOR * k)
-    by_word = text_scores(view, text)
-    _, near = search(query[None], view, allowed, metric, pool)
-    worded = [place for place, _ in _best_places(view, by_word, allowed, pool)]
-    fused = fuse([near[0].tolist(), worded], k)
-    if not fused:
-        return []
-    rows = _Finder(view)
-    by_vector = scores_of(query[None], rows.gather([place for place, _ in fused]), metric)[0].tolist()
-    scores_by_serial = {part.rows.serial: scores for part, scores in zip(view, by_word, strict=True)}
-    hits = []
-    for (place, score), vector_score in zip(fused, by_vector, strict=True):
-        serial, row = unpack(place)
-        text_score = float(scores_by_serial[serial][row])
-        hits.append(rows.hit(place, score, vector_score=vector_score, text_score=text_score))
-    return hits
 
 
 def _best_places(
@@ -102,21 +239,3 @@ def _best_places(
         best: Int64 = rows[np.argsort(-score[rows], kind="stable")[:k]]
         found += [(pack(part.rows.serial, row), float(score[row])) for row in best.tolist()]
     return sorted(found, key=lambda pair: -pair[1])[:k]
-
-
-class _Finder:
-    """Rows of a view by their place."""
-
-    def __init__(self, view: View) -> None:
-        self._rows: dict[int, Rows] = {part.rows.serial: part.rows for part in view}
-
-    def hit(
-        self, place: int, score: float, *, vector_score: float | None = None, text_score: float | None = None
-    ) -> Hit:
-        serial, row = unpack(place)
-        rows = self._rows[serial]
-        return Hit(rows.id(row), score, rows.metadata(row), rows.text(row), vector_score, text_score)
-
-    def gather(self, places: Sequence[int]) -> Float32:
-        pairs = map(unpack, places)
-        return np.concatenate([self._rows[serial].gather(np.array([row])) for serial, row in pairs])

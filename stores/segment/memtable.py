@@ -93,6 +93,8 @@ class MemRows:
         padded[: self.count] = self._vectors[: self.count]
         return to_blocks(padded)
 
+    masks = None
+
     def graph(self) -> None:
         return None
 

@@ -20,6 +20,7 @@ from stores.index.flat import padded_rows, to_blocks
 from stores.index.graph import index as graph_files
 from stores.index.graph.index import GraphIndex
 from stores.log.manifest import SegmentEntry, unseal
+from stores.query.masks import Masks
 from stores.query.postings import Postings
 from stores.segment.build import COLUMNS, FOOTER, FORMAT, VECTORS
 from stores.segment.columns import Column, field_value
@@ -49,6 +50,7 @@ class Segment:
             if self.has_graph and name in self._files
         }
         self._lock = RLock()
+        self.masks = Masks()
         self._columns: dict[str, Column] = {}
         self._postings: Postings | None = None
 

@@ -6,7 +6,7 @@ reading it unharmed, without a lock.
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import jax
 import numpy as np
@@ -15,6 +15,9 @@ from numpy.typing import NDArray
 from stores.index.graph.index import GraphIndex
 from stores.query.postings import Postings
 from stores.segment.columns import Bools, Column
+
+if TYPE_CHECKING:
+    from stores.query.masks import Masks
 
 Float32 = NDArray[np.float32]
 Int64 = NDArray[np.int64]
@@ -43,6 +46,10 @@ class Rows(Protocol):
 
     def blocks(self) -> list[jax.Array]:
         """All vectors as device arrays, in order; each padded to a bucket of rows."""
+
+    @property
+    def masks(self) -> "Masks | None":
+        """Filters already evaluated over all of them; None where that is not worth keeping."""
 
     def graph(self) -> GraphIndex | None:
         """The graph over all of them, if there is one."""

@@ -157,16 +157,20 @@ class GraphIndex:
         self, scores: Float32, rows: Int64, allowed: Bools | None, k: int
     ) -> tuple[Float32, Int64]:
         """Each found node's allowed rows in its place, as many as k leaves room for."""
-        if not len(self.repeats):
+        repeated = np.searchsorted(self.repeats, rows) < np.searchsorted(self.repeats, rows, side="right")
+        if not repeated.any():
             return scores, rows
-        all_scores = np.full((len(rows), k), -np.inf, np.float32)
-        all_rows = np.full((len(rows), k), -1, np.int64)
-        for number, (line, values) in enumerate(zip(rows, scores, strict=True)):
-            filled = 0
+        most = min(k, rows.shape[1] + len(self.repeats))
+        all_scores = np.full((len(rows), most), -np.inf, np.float32)
+        all_rows = np.full((len(rows), most), -1, np.int64)
+        all_scores[:, : rows.shape[1]], all_rows[:, : rows.shape[1]] = scores, rows
+        for number in np.flatnonzero(repeated.any(axis=1)).tolist():
+            line, values, filled = rows[number], scores[number], 0
+            all_rows[number], all_scores[number] = -1, -np.inf
             for node, score in zip(line.tolist(), values.tolist(), strict=True):
-                if node < 0 or filled == k:
+                if node < 0 or filled == most:
                     break
-                members = self.members(node, allowed)[: k - filled]
+                members = self.members(node, allowed)[: most - filled]
                 all_rows[number, filled : filled + len(members)] = members
                 all_scores[number, filled : filled + len(members)] = score
                 filled += len(members)
