@@ -1,6 +1,7 @@
 from stores.collection import Collection, CollectionStats, Row, VerifyReport
 from stores.database import Database
 from stores.errors import StoreError
+from stores.log.snapshot import Snapshot
 from stores.query.explain import Explanation, Hit, Hits
 from stores.tree import Options
 
@@ -13,6 +14,7 @@ __all__ = [
     "Hits",
     "Options",
     "Row",
+    "Snapshot",
     "StoreError",
     "VerifyReport",
 ]

@@ -10,13 +10,14 @@ from numpy.typing import ArrayLike
 from stores.errors import InvalidQuery
 from stores.index.graph.build import Progress
 from stores.log.records import DELETE, MAX_PAYLOAD, UPSERT
+from stores.log.snapshot import FOLDER, Snapshot, describe
 from stores.query.explain import Hits
 from stores.query.filters import Filter
 from stores.query.masks import allowed_rows, count_rows
 from stores.query.request import MAX_K, Fusion, Request, Score, check_count
 from stores.query.search import run, run_batch
 from stores.rows import check_vectors, encode_ids, make_batch, unit_rows
-from stores.schema import Schema
+from stores.schema import Schema, check_name
 from stores.segment.batch import encode_deletion
 from stores.segment.columns import Bools
 from stores.segment.view import Float32, Rows, View, unpack
@@ -263,6 +264,19 @@ class Collection:
         It happens in the background as rows come; this is for now. `progress` as for `compact`.
         """
         self._tree.reindex(progress)
+
+    def snapshot(self, name: str) -> Snapshot:
+        """Keeps the rows as they are now under a name, durably: hard links, so it takes no time and no space
+        until segments are merged. It survives compaction and the dropping of the collection;
+        `Database.restore` brings it back. InvalidQuery if the name is taken.
+        """
+        folder = self._tree.folder.parent.parent / FOLDER / self.name
+        target = folder / check_name(name, "snapshot")
+        if target.exists():
+            raise InvalidQuery(f"{self.name!r} has a snapshot {name!r} already: delete it or name another")
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._tree.snapshot(target)
+        return describe(target)
 
     def verify(self) -> VerifyReport:
         """Reads every file and checks every checksum. CorruptStore names the first damaged file."""

@@ -1,6 +1,7 @@
 """A database: a folder of collections that one process has open for writing.
 
-<path>/LOCK  collections/<name>/  CURRENT  MANIFEST-n  wal/  seg/
+<path>/LOCK  collections/<name>/           CURRENT  MANIFEST-n  wal/  seg/
+            snapshots/<name>/<snapshot>/  the same, of one moment
 """
 
 import fcntl
@@ -11,8 +12,9 @@ from types import TracebackType
 from typing import Self
 
 from stores.collection import Collection
-from stores.errors import CollectionNotFound, StoreClosed, StoreLocked
+from stores.errors import CollectionNotFound, InvalidQuery, StoreClosed, StoreLocked
 from stores.log.disk import Disk, explaining
+from stores.log.snapshot import FOLDER, Snapshot, clone, describe
 from stores.maintenance import Worker
 from stores.schema import Metric, Schema, check_name
 from stores.tree import Options, Tree, create_tree
@@ -100,6 +102,67 @@ class Database:
                 self._disk.sync_folder(self._folder)
             self._disk.remove_tree(doomed)
 
+    def snapshots(self, collection: str | None = None) -> list[Snapshot]:
+        """All snapshots, or one collection's, oldest first; also of collections that have been dropped."""
+        self._require_open()
+        folders = (self.path / FOLDER).glob(f"{collection or '*'}/*")
+        found = [describe(path) for path in folders if not path.name.startswith(".")]
+        return sorted(found, key=lambda snapshot: (snapshot.collection, snapshot.created))
+
+    def delete_snapshot(self, collection: str, name: str) -> None:
+        """CollectionNotFound if there is no such snapshot."""
+        self._disk.remove_tree(self._snapshot_folder(collection, name))
+
+    def _snapshot_folder(self, collection: str, name: str) -> Path:
+        self._require_open()
+        path = self.path / FOLDER / check_name(collection) / check_name(name, "snapshot")
+        if not path.is_dir():
+            known = ", ".join(snapshot.name for snapshot in self.snapshots(collection)) or "none"
+            raise CollectionNotFound(f"no snapshot {name!r} of {collection!r}; there are: {known}")
+        return path
+
+    def restore(
+        self,
+        collection: str,
+        snapshot: str | os.PathLike[str],
+        *,
+        into: str | None = None,
+        overwrite: bool = False,
+    ) -> Collection:
+        """The collection as it was: a snapshot by its name, or the folder of one from elsewhere.
+
+        Every byte is verified first. `into` gives it another name; a collection that is there is replaced
+        only with `overwrite`: it is itself until the restored one is complete, whatever happens.
+        CollectionNotFound, CorruptStore, InvalidQuery if something is in the way.
+        """
+        source = self._snapshot_folder(collection, snapshot) if isinstance(snapshot, str) else Path(snapshot)
+        name = check_name(into or collection)
+        folder = self._folder / name
+        with self._mutex, explaining(f"collection {name!r} cannot be restored"):
+            self._require_open()
+            if folder.exists() and not overwrite:
+                raise InvalidQuery(
+                    f"there is a collection {name!r}: give into= another name, or overwrite=True"
+                )
+            restored = self._folder / f".{name}.restored"
+            self._disk.remove_tree(restored)
+            clone(source, restored, self._disk)
+            checked = Tree(restored, self._disk, self._options, self._worker)
+            try:
+                checked.verify()
+            finally:
+                checked.close()
+            if name in self._open:
+                self._open.pop(name)[1].close()
+            dropped = self._folder / f".{name}.dropped"
+            self._disk.remove_tree(dropped)
+            if folder.exists():
+                self._disk.rename(folder, dropped)
+            self._disk.rename(restored, folder)
+            self._disk.sync_folder(self._folder)
+            self._disk.remove_tree(dropped)
+        return self.collection(name)
+
     def _require_open(self) -> None:
         if self._closed:
             raise StoreClosed(f"the database {self.path} is closed; open it again")
@@ -131,7 +194,13 @@ def _prepare(root: Path, disk: Disk) -> None:
         disk.make_folder(collections)
         disk.sync_folder(root)
         disk.sync_folder(root.parent)
-    for leftover in collections.glob(".*"):
+    for restored in collections.glob(".*.restored"):
+        name = restored.name.removeprefix(".").removesuffix(".restored")
+        if (collections / f".{name}.dropped").exists() and not (collections / name).exists():
+            # A crash came between the two renames of `restore`.
+            disk.rename(restored, collections / name)
+            disk.sync_folder(collections)
+    for leftover in (*collections.glob(".*"), *(root / FOLDER).glob("*/.*")):
         disk.remove_tree(leftover)
 
 

@@ -12,11 +12,11 @@ MAX_DIM = 65_536
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 
 
-def check_name(name: str) -> str:
+def check_name(name: str, what: str = "collection") -> str:
     """`name` if it can be a folder on any system, else InvalidQuery."""
     if not isinstance(name, str) or not _NAME.fullmatch(name) or name.endswith("."):
         raise InvalidQuery(
-            f"collection name {name!r}: use 1 to 100 letters, digits, '_', '-' or '.', "
+            f"{what} name {name!r}: use 1 to 100 letters, digits, '_', '-' or '.', "
             "with a letter or digit first"
         )
     return name

@@ -25,6 +25,7 @@ from stores.log.commit import GroupCommit
 from stores.log.disk import Disk, explaining
 from stores.log.manifest import Manifest, SegmentEntry
 from stores.log.records import DELETE, UPSERT, Record
+from stores.log.snapshot import clone
 from stores.log.wal import ROTATE_BYTES, Log
 from stores.maintenance import Cancelled, Pace, Worker
 from stores.schema import Schema
@@ -245,6 +246,12 @@ class Tree:
             self.state.seal(segment, kept)
             self.log.pending_bytes = 0
             self._after_manifest(dropped=[])
+
+    def snapshot(self, target: Path) -> None:
+        """A copy of everything that has been written, at `target`; writers wait for the making of it."""
+        with self._commit.exclusive, explaining(f"{self.folder.name}: no snapshot could be made"):
+            self.seal()
+            clone(self.folder, target, self._disk)
 
     def compact(self, progress: Progress) -> None:
         """Seals, then merges all segments into one without their dead; their disk space is returned."""

@@ -12,7 +12,7 @@ Search = Callable[[np.ndarray, int], np.ndarray]
 
 @dataclass(frozen=True)
 class Built:
-    """`search(queries, setting)` gives ids (q, 10); `resident` bytes a search walks through, over all rows."""
+    """`search(queries, setting)` gives ids (q, 10); `resident`: bytes that searches walk through."""
 
     search: Search
     resident: int

@@ -65,6 +65,10 @@ class Disk:
         """Atomic; replaces a file at `target`."""
         source.rename(target)
 
+    def link(self, source: Path, target: Path) -> None:
+        """A second name for a file; OSError where the file system has none, or it is another one."""
+        os.link(source, target)
+
     def unlink(self, path: Path) -> None:
         path.unlink(missing_ok=True)
 

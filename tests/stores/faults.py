@@ -82,6 +82,10 @@ class FaultyDisk(Disk):
         self._before("make_folder")
         super().make_folder(path)
 
+    def link(self, source: Path, target: Path) -> None:
+        self._before("link")
+        super().link(source, target)
+
     def rename(self, source: Path, target: Path) -> None:
         self._before("rename")
         super().rename(source, target)
