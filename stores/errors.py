@@ -81,7 +81,7 @@ class InvalidRow(StoreError):
 
     def __init__(self, row: int, reason: str) -> None:
         super().__init__(f"row {row}: {reason}")
-        self.row = row
+        self.row, self.reason = row, reason
 
 
 class InvalidVector(InvalidRow):
