@@ -6,6 +6,9 @@ from typing import Annotated
 
 import typer
 
+from serve.cli import store_commands
+from serve.cli.store_commands import AsJson, ConfigFile, DataDir
+
 app = typer.Typer(
     name="tarsia",
     help="Chat, embeddings, images and answers with page citations, in one process.",
@@ -18,14 +21,8 @@ models = typer.Typer(help="The models there are, and how to get them.", no_args_
 config = typer.Typer(help="Settings and where they come from.", no_args_is_help=True)
 app.add_typer(models, name="models")
 app.add_typer(config, name="config")
+store_commands.add_to(app)
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, one document on stdout.")]
-DataDir = Annotated[
-    Path | None, typer.Option("--data-dir", help="Folder of documents and collections.", show_default=False)
-]
-ConfigFile = Annotated[
-    Path | None, typer.Option("--config", help="Read this tarsia.toml.", show_default=False)
-]
 Files = Annotated[
     list[Path],
     typer.Argument(metavar="FILES", help="PDF, HTML, Markdown or text files, or folders of them."),
