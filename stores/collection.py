@@ -14,6 +14,7 @@ from stores.log.snapshot import FOLDER, Snapshot, describe
 from stores.query.explain import Hits
 from stores.query.filters import Filter
 from stores.query.masks import allowed_rows, count_rows
+from stores.query.recall import Recall
 from stores.query.request import MAX_K, Fusion, Request, Score, check_count
 from stores.query.search import run, run_batch
 from stores.rows import check_vectors, encode_ids, make_batch, unit_rows
@@ -38,7 +39,8 @@ class Row:
 
 @dataclass(frozen=True)
 class CollectionStats:
-    """Counts now. `dead` rows wait for a merge; `maintenance_error` is why the last one was put off."""
+    """Counts now. `dead` rows wait for a merge; `maintenance_error` is why the last one was put off;
+    `recall` is measured on some of the queries that graphs answer, None before the first."""
 
     rows: int
     dead: int
@@ -50,6 +52,7 @@ class CollectionStats:
     records: int
     recovered_bytes_cut: int
     maintenance_error: str | None
+    recall: Recall | None
 
 
 @dataclass(frozen=True)
@@ -148,8 +151,9 @@ class Collection:
         See `Hit` for what the scores are, `stores.query.filters` for filters.
 
         offset      how many of the best to pass over: pages of results.
-        ef, exact   how many near rows a graph search keeps (more is slower and finds more; None is
-                    enough for recall@k above 0.95 on common data); `exact` compares every row.
+        ef, exact   how many near rows a graph search keeps (more is slower and finds more; None is what
+                    was enough for recall@10 of 0.95 when the graph was built, see `stats().recall`);
+                    `exact` compares every row.
         dims        order rows by their first coordinates, then the best by all: for Matryoshka vectors.
                     Rows with a graph are searched by all at once, which is faster still.
         score       a function of (query (dim,), vectors (n, dim)) giving (n,) that JAX can compile: it orders
@@ -170,9 +174,8 @@ class Collection:
             *(query, text, k, offset, filter, ef, exact, dims, score, candidates),
             *(group_by, group_size, fusion, text_weight),
         )
-        return run(
-            self._tree.view, request, self.schema.metric, memory=self._tree.memory_bytes, explain=explain
-        )
+        tree = self._tree
+        return run(tree.view, request, self.schema.metric, tree.tuning, explain=explain)
 
     def search_batch(
         self,
@@ -188,10 +191,9 @@ class Collection:
         self.schema.require_model(self.name, model)
         check_count("k", k, 1, MAX_K)
         return run_batch(
-            *(self._tree.view, self._queries(vectors), self.schema.metric, k, filter),
+            *(self._tree.view, self._queries(vectors), self.schema.metric, k, filter, self._tree.tuning),
             ef=ef,
             exact=exact,
-            memory=self._tree.memory_bytes,
         )
 
     def search_range(
@@ -297,6 +299,7 @@ class Collection:
             records=tree.records,
             recovered_bytes_cut=tree.log.cut_bytes,
             maintenance_error=tree.maintenance_error,
+            recall=tree.tuning.shadow.recall,
         )
 
 

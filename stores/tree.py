@@ -28,6 +28,8 @@ from stores.log.records import DELETE, UPSERT, Record
 from stores.log.snapshot import clone
 from stores.log.wal import ROTATE_BYTES, Log
 from stores.maintenance import Cancelled, Pace, Worker
+from stores.query.recall import Shadow
+from stores.query.search import Tuning
 from stores.schema import Schema
 from stores.segment.batch import Batch, decode_deletion
 from stores.segment.build import write_segment
@@ -48,7 +50,8 @@ _FEWEST_NODES = 8
 class Options:
     """When the memtable is sealed (its rows, or bytes in the log), when a log file is full, from how many
     rows a merged segment gets a graph, whether merging is left to a thread of its own, and how much memory
-    a collection's graphs may take before they are searched on disk (None: all they want)."""
+    a collection's graphs may take before they are searched on disk (None: all they want). One query in
+    `shadow_every` is answered exactly too, to measure recall (None: none is)."""
 
     seal_rows: int = 8192
     seal_bytes: int = 64 << 20
@@ -56,6 +59,7 @@ class Options:
     graph_rows: int = 16_384
     background: bool = True
     memory_bytes: int | None = None
+    shadow_every: int | None = 1000
 
 
 def create_tree(folder: Path, schema: Schema, disk: Disk) -> None:
@@ -86,6 +90,7 @@ class Tree:
         self._closed = self._impatient = False
         self._last_read = 0.0
         self.maintenance_error: str | None = None
+        self.tuning = Tuning(options.memory_bytes, Shadow(options.shadow_every, worker.ask))
         self._load_segments()
         self.log = Log(folder / "wal", disk, rotate_bytes=options.rotate_bytes)
         self._commit = GroupCommit(self.log, self._apply)
@@ -141,11 +146,6 @@ class Tree:
         self._require_open()
         self._last_read = time.monotonic()
         return self.state.view
-
-    @property
-    def memory_bytes(self) -> int | None:
-        """What the graphs may take; None for no limit."""
-        return self._options.memory_bytes
 
     def locate(self, ids: Sequence[str]) -> tuple[View, list[int | None]]:
         """`State.locate`. StoreClosed."""

@@ -22,8 +22,8 @@ from stores.index.trace import PartTrace
 from stores.segment.columns import Bools
 from stores.segment.view import ROW_BITS, Float32, Int64, Part
 
-EF = 96
 _EF_PER_K = 3
+_EF_BY_BITS = 2
 # Nanoseconds on one core of a server of 2023: a row by its code out of order, a node kept by a search.
 _MATCH_NS = 40.0
 _DISK_MATCH_NS = 400.0
@@ -43,12 +43,13 @@ def search(
     exact: bool = False,
     dims: int | None = None,
     memory: int | None = None,
+    widen: float = 1.0,
     trace: list[PartTrace] | None = None,
 ) -> tuple[Float32, Int64]:
     """The k best living, allowed rows for each query, over all parts.
 
     queries (q, dim); allowed[i] bool (rows of parts[i],), already without the dead. `ef` is how many near
-    rows a graph search keeps (None: enough for recall@k of 0.95 and more on common data); `exact`
+    rows a graph search keeps (None: what was measured to be enough when it was built, times `widen`); `exact`
     looks at every row; `dims` has flat parts compare the first coordinates alone; `memory`, the bytes that
     graphs may take, has larger ones searched on disk. Returns scores (q, m) and places (q, m), best first,
     m = min(k, allowed rows); a place is `segment.view.pack`'s.
@@ -66,7 +67,7 @@ def search(
         if index is None:
             scanned.append((part, mask, matches))
         else:
-            answers.append(_search_graph(queries, part, index, mask, matches, wanted, ef, tier, trace))
+            answers.append(_search_graph(queries, part, index, mask, matches, wanted, ef, tier, widen, trace))
     if scanned:
         answers.append(_scan(queries, scanned, metric, wanted, exact, dims, trace))
     return _best(answers, wanted)
@@ -102,11 +103,13 @@ def _search_graph(
     k: int,
     ef: int | None,
     memory_tier: Tier,
+    widen: float,
     trace: list[PartTrace] | None,
 ) -> tuple[Float32, Int64]:
     started = time.perf_counter()
     share = matches / part.rows.count
-    width = max(ef or EF, _EF_PER_K * k)
+    usual = index.ef * widen * (1 if memory_tier == "graph" else _EF_BY_BITS)
+    width = max(ef or usual, _EF_PER_K * k)
     pool = min(math.ceil(width / math.sqrt(share)), _MOST_EF)
     by_match = matches * (_MATCH_NS if memory_tier == "graph" else _DISK_MATCH_NS)
     by_graph = pool * _NODE_NS

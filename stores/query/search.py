@@ -15,6 +15,7 @@ from stores.query.explain import Explanation, Hit, Hits
 from stores.query.filters import Filter
 from stores.query.hybrid import fuse, weigh
 from stores.query.masks import allowed_rows
+from stores.query.recall import Shadow
 from stores.query.request import Request
 from stores.query.rescore import rescore
 from stores.query.text import Float64, text_scores
@@ -37,11 +38,19 @@ class _Found:
     text_score: float | None = None
 
 
+@dataclass(frozen=True)
+class Tuning:
+    """What a collection's searches go by: bytes that graphs may take, and recall as measured."""
+
+    memory: int | None
+    shadow: Shadow
+
+
 class _Search:
     """One request against one view; what it did adds up for the explanation."""
 
-    def __init__(self, view: View, request: Request, metric: str, memory: int | None) -> None:
-        self.view, self.request, self.metric, self.memory = view, request, metric, memory
+    def __init__(self, view: View, request: Request, metric: str, tuning: Tuning) -> None:
+        self.view, self.request, self.metric, self.tuning = view, request, metric, tuning
         self.rows: dict[int, Rows] = {part.rows.serial: part.rows for part in view}
         started = time.perf_counter()
         self.allowed = allowed_rows(view, request.filter)
@@ -85,9 +94,12 @@ class _Search:
             ef=request.ef,
             exact=request.exact,
             dims=request.dims,
-            memory=self.memory,
+            memory=self.tuning.memory,
+            widen=self.tuning.shadow.ef_factor,
             trace=self.trace,
         )
+        if request.ef is None and any(part.tier not in ("flat", "matches") for part in self.trace):
+            self.tuning.shadow.offer(self.view, self.allowed, request.vector, self.metric, scores[0])
         return list(zip(places[0].tolist(), scores[0].tolist(), strict=True))
 
     def _fused(self, text: str, depth: int) -> list[_Found]:
@@ -194,10 +206,10 @@ class _Search:
         )
 
 
-def run(view: View, request: Request, metric: str, *, memory: int | None, explain: bool) -> Hits:
+def run(view: View, request: Request, metric: str, tuning: Tuning, *, explain: bool) -> Hits:
     """Hits of one request, best first."""
     started = time.perf_counter()
-    search = _Search(view, request, metric, memory)
+    search = _Search(view, request, metric, tuning)
     if request.group_by is not None:
         hits = Hits(search.hit(one, group) for one, group in search.grouped())
     else:
@@ -214,15 +226,18 @@ def run_batch(
     metric: str,
     k: int,
     filter: Filter | None,
+    tuning: Tuning,
     *,
     ef: int | None,
     exact: bool,
-    memory: int | None,
 ) -> list[Hits]:
     """Hits for each query (q, dim), best first."""
     allowed = allowed_rows(view, filter)
-    scores, places = dispatch.search(queries, view, allowed, metric, k, ef=ef, exact=exact, memory=memory)
-    search = _Search(view, Request(np.zeros(1, np.float32)), metric, memory)
+    widen = tuning.shadow.ef_factor
+    scores, places = dispatch.search(
+        queries, view, allowed, metric, k, ef=ef, exact=exact, memory=tuning.memory, widen=widen
+    )
+    search = _Search(view, Request(np.zeros(1, np.float32)), metric, tuning)
     return [
         Hits(search.hit(_Found(place, score, score)) for place, score in zip(*pair, strict=True))
         for pair in zip(places.tolist(), scores.tolist(), strict=True)

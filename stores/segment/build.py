@@ -19,7 +19,8 @@ import numpy as np
 from stores.index.flat import padded_rows
 from stores.index.graph.arrange import Arrangement
 from stores.index.graph.build import Progress, build
-from stores.index.graph.index import BLOCKS, blocks_of, facts, to_files
+from stores.index.graph.calibrate import enough_ef
+from stores.index.graph.index import BLOCKS, GraphIndex, blocks_of, facts, to_files
 from stores.index.graph.points import Points
 from stores.log.disk import Buffer, Disk, write_new
 from stores.log.manifest import SegmentEntry, seal
@@ -125,7 +126,9 @@ def _write_graph(
         slabs = (slab.data for slab in blocks_of(vectors, graph.neighbours))
         write_new(disk, folder / BLOCKS, tally.of(slabs))
         files[BLOCKS] = {"bytes": tally.size, "data": tally.size, "crc32": tally.crc}
-    return facts(arrangement, graph)
+    entry_codes = graph.codes[graph.entries]
+    index = GraphIndex(arrangement.frame, vectors, graph, arrangement.repeats, entry_codes)
+    return facts(arrangement, graph, enough_ef(index))
 
 
 def slabs(vectors: Float32) -> Iterator[Float32]:

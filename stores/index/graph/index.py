@@ -71,6 +71,8 @@ class GraphIndex:
     repeats: Int32
     entry_codes: NDArray[np.int8]
     disk: OnDisk = OnDisk()
+    ef: int = 96
+    """Near nodes a search keeps unless told otherwise, see `calibrate`."""
 
     @property
     def nodes(self) -> int:
@@ -221,7 +223,7 @@ def block_shape(dim: int, degree: int) -> tuple[int, int]:
     return per_page, -(-record * per_page // PAGE) * PAGE // 4
 
 
-def facts(arrangement: Arrangement, graph: Graph) -> dict[str, float | int | str]:
+def facts(arrangement: Arrangement, graph: Graph, ef: int) -> dict[str, float | int | str]:
     """What the files do not say themselves, for the segment's footer."""
     frame = arrangement.frame
     return {
@@ -230,6 +232,7 @@ def facts(arrangement: Arrangement, graph: Graph) -> dict[str, float | int | str
         "metric": frame.metric,
         "reach": frame.reach,
         "scale": frame.scale,
+        "ef": ef,
     }
 
 
@@ -263,4 +266,4 @@ def from_files(
         per_page, words = block_shape(vectors.shape[1], degree)
         blocks = np.frombuffer(data[BLOCKS], "<f4").reshape(-(-nodes // per_page), words)
         disk = OnDisk(descriptors[0], blocks, per_page, descriptors[1])
-    return GraphIndex(frame, vectors, graph, repeats, graph.codes[graph.entries], disk)
+    return GraphIndex(frame, vectors, graph, repeats, graph.codes[graph.entries], disk, int(facts["ef"]))

@@ -20,7 +20,7 @@ def opened(rows: np.ndarray, metric: str, *, blocks: bool = False) -> tuple[Grap
     maps = {name: memoryview(content) for name, content in data.items()}
     if blocks:
         maps["blocks"] = memoryview(b"".join(part.tobytes() for part in blocks_of(vectors, graph.neighbours)))
-    return from_files(maps, facts(arrangement, graph), vectors, len(rows)), vectors
+    return from_files(maps, facts(arrangement, graph, 96), vectors, len(rows)), vectors
 
 
 def found_by(index: GraphIndex, queries: np.ndarray, allowed: np.ndarray | None = None, ef: int = 64):
@@ -121,7 +121,7 @@ def test_files_that_do_not_fit_are_refused() -> None:
     arrangement = arrange(rows, "cosine")
     graph = build(Points(rows[arrangement.order], arrangement.frame, arrangement.nodes))
     files = {name: array.copy() for name, array in to_files(graph, arrangement).items()}
-    known = facts(arrangement, graph)
+    known = facts(arrangement, graph, 96)
     files["graph"][5, 0] = 300
     maps = {name: memoryview(array.tobytes()) for name, array in files.items()}
     with pytest.raises(ValueError, match="not a row"):
