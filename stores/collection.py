@@ -75,6 +75,10 @@ class Collection:
     def __init__(self, name: str, tree: Tree) -> None:
         self.name, self._tree = name, tree
 
+    def follow(self, tree: Tree) -> None:
+        """Goes on with other storage: what `Database.reembed` does when it is finished."""
+        self._tree = tree
+
     @property
     def schema(self) -> Schema:
         return self._tree.schema

@@ -6,16 +6,18 @@
 
 import fcntl
 import os
+from collections.abc import Callable
 from pathlib import Path
 from threading import Lock
 from types import TracebackType
 from typing import Self
 
 from stores.collection import Collection
-from stores.errors import CollectionNotFound, InvalidQuery, StoreClosed, StoreLocked
+from stores.errors import CollectionNotFound, InvalidQuery, ModelMismatch, StoreClosed, StoreLocked
 from stores.log.disk import Disk, explaining
 from stores.log.snapshot import FOLDER, Snapshot, clone, describe
 from stores.maintenance import Worker
+from stores.reembed import SUFFIX, Embed, Reembedding
 from stores.schema import Metric, Schema, check_name
 from stores.tree import Options, Tree, create_tree
 
@@ -154,14 +156,56 @@ class Database:
                 checked.close()
             if name in self._open:
                 self._open.pop(name)[1].close()
-            dropped = self._folder / f".{name}.dropped"
-            self._disk.remove_tree(dropped)
-            if folder.exists():
-                self._disk.rename(folder, dropped)
-            self._disk.rename(restored, folder)
-            self._disk.sync_folder(self._folder)
-            self._disk.remove_tree(dropped)
+            self._swap_in(restored, name)
         return self.collection(name)
+
+    def reembed(
+        self, name: str, embed: Embed, *, model: str, dim: int, metric: Metric | None = None
+    ) -> Reembedding:
+        """Begins, or goes on with, moving a collection to another model.
+
+        embed: texts -> vectors (n, dim) of `model`.
+
+        >>> moving = db.reembed("docs", new_model.embed, model="e5-small-v2", dim=384)
+        >>> moving.run()  # in a thread, as often as you like; searches go on
+        >>> docs = moving.finish()
+        """
+        old = self.collection(name)
+        if old.schema.model == model:
+            raise ModelMismatch(f"{name!r} holds vectors of {model!r} already")
+        beside = f"{name}{SUFFIX}"
+        new = self.collection(beside, dim=dim, metric=metric or old.schema.metric, model=model)
+        return Reembedding(old, new, embed, lambda last: self._put_in_place(beside, name, last))
+
+    def _put_in_place(self, beside: str, name: str, last: Callable[[], int]) -> Collection:
+        """Gives the collection `beside` the name of another, which is dropped, after `last` has been called
+        with the other's writers held off. Open ones follow."""
+        with self._mutex, explaining(f"collection {name!r} cannot be replaced"):
+            self._require_open()
+            collection, tree = self._open[name]
+            with tree.without_writers():
+                last()
+                self._open.pop(beside)[1].close()
+                restored = self._folder / f".{name}.restored"
+                self._disk.remove_tree(restored)
+                self._disk.rename(self._folder / beside, restored)
+                tree.close()
+                del self._open[name]
+                self._swap_in(restored, name)
+            tree = Tree(self._folder / name, self._disk, self._options, self._worker)
+            collection.follow(tree)
+            self._open[name] = (collection, tree)
+        return collection
+
+    def _swap_in(self, restored: Path, name: str) -> None:
+        """Puts `.<name>.restored` where `name` is; a crash leaves either, see `_prepare`."""
+        folder, dropped = self._folder / name, self._folder / f".{name}.dropped"
+        self._disk.remove_tree(dropped)
+        if folder.exists():
+            self._disk.rename(folder, dropped)
+        self._disk.rename(restored, folder)
+        self._disk.sync_folder(self._folder)
+        self._disk.remove_tree(dropped)
 
     def _require_open(self) -> None:
         if self._closed:

@@ -55,7 +55,7 @@ class Schema:
             made_by = f"model {self.model!r}" if self.model else "no model named"
             raise ModelMismatch(
                 f"collection {name!r} holds vectors of {made_by}, not of {model!r}; "
-                "embed with the same model or re-embed its texts into a new collection"
+                "embed with the same model, or move the rows to the other with Database.reembed"
             )
 
     def to_json(self) -> dict[str, Any]:

@@ -171,6 +171,12 @@ class Tree:
         self._maintain()
         return changed
 
+    @contextmanager
+    def without_writers(self) -> Iterator[None]:
+        """Nothing is written while this is held but by this thread."""
+        with self._commit.exclusive:
+            yield
+
     def write_alone(self, kind: int, make: Callable[[], bytes | None]) -> int:
         """As `write`, of a payload that is made from the rows as they are, with no write in between."""
         self._require_open()
