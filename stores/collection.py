@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from stores.errors import InvalidQuery
 from stores.index.graph.build import Progress
@@ -17,7 +17,7 @@ from stores.query.masks import allowed_rows, count_rows
 from stores.query.recall import Recall
 from stores.query.request import MAX_K, Fusion, Request, Score, check_count
 from stores.query.search import run, run_batch
-from stores.rows import check_vectors, encode_ids, make_batch, unit_rows
+from stores.rows import as_given, check_vectors, encode_ids, make_batch, unit_rows
 from stores.schema import Schema, check_name
 from stores.segment.batch import encode_deletion
 from stores.segment.columns import Bools
@@ -29,10 +29,11 @@ _FIRST_RANGE = 64
 
 @dataclass(frozen=True)
 class Row:
-    """A stored row; `vector` (dim,) is as stored: of unit length in a cosine collection."""
+    """A stored row; `vector` (dim,) is as stored: of unit length in a cosine collection, uint8 (dim / 8,) in
+    a hamming one."""
 
     id: str
-    vector: Float32
+    vector: NDArray[Any]
     metadata: dict[str, Any]
     text: str | None
 
@@ -174,6 +175,8 @@ class Collection:
         if vector is not None and np.ndim(vector) != 1:
             raise InvalidQuery("search takes one vector; use search_batch for a matrix of them")
         query = None if vector is None else self._queries(np.asarray(vector)[None])[0]
+        if self.schema.metric == "hamming" and (dims is not None or score is not None):
+            raise InvalidQuery("dims= and score= are for vectors of numbers, not of bits")
         request = Request(
             *(query, text, k, offset, filter, ef, exact, dims, score, candidates),
             *(group_by, group_size, fusion, text_weight),
@@ -231,7 +234,7 @@ class Collection:
         view, places = self._tree.locate([id.decode() for id in encode_ids(ids)])
         rows = {part.rows.serial: part.rows for part in view}
         found = [None if place is None else unpack(place) for place in places]
-        return [None if place is None else _row(rows[place[0]], place[1]) for place in found]
+        return [None if place is None else _row(self.schema, rows[place[0]], place[1]) for place in found]
 
     def ids(self) -> list[str]:
         """All ids, in the order they were last written, roughly."""
@@ -244,7 +247,7 @@ class Collection:
     def iterate(self, *, filter: Filter | None = None) -> Iterator[Row]:
         """All rows, or those that the filter lets through, as they are now; later writes do not show."""
         view = self._tree.view
-        return _rows(view, allowed_rows(view, filter))
+        return _rows(self.schema, view, allowed_rows(view, filter))
 
     def __contains__(self, id: object) -> bool:
         return isinstance(id, str) and self._tree.locate([id])[1][0] is not None
@@ -307,11 +310,12 @@ class Collection:
         )
 
 
-def _rows(view: View, allowed: Sequence[Bools]) -> Iterator[Row]:
+def _rows(schema: Schema, view: View, allowed: Sequence[Bools]) -> Iterator[Row]:
     for part, mask in zip(view, allowed, strict=True):
         for row in np.flatnonzero(mask).tolist():
-            yield _row(part.rows, row)
+            yield _row(schema, part.rows, row)
 
 
-def _row(rows: Rows, row: int) -> Row:
-    return Row(rows.id(row), rows.gather(np.array([row]))[0], rows.metadata(row), rows.text(row))
+def _row(schema: Schema, rows: Rows, row: int) -> Row:
+    vector = as_given(schema, rows.gather(np.array([row]))[0])
+    return Row(rows.id(row), vector, rows.metadata(row), rows.text(row))

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from stores.errors import DimensionMismatch, InvalidQuery, InvalidRow, InvalidVector
 from stores.schema import Schema
@@ -65,7 +65,9 @@ def _first_repeat(encoded: Sequence[bytes]) -> tuple[int, int]:
 
 
 def check_vectors(schema: Schema, vectors: ArrayLike) -> Float32:
-    """float32 (rows, dim), finite. DimensionMismatch, InvalidVector."""
+    """float32 (rows, dim), finite; for hamming words of packed bits. DimensionMismatch, InvalidVector."""
+    if schema.metric == "hamming":
+        return _check_bits(schema, vectors)
     try:
         with np.errstate(over="ignore"):
             array = np.ascontiguousarray(vectors, np.float32)
@@ -84,6 +86,34 @@ def check_vectors(schema: Schema, vectors: ArrayLike) -> Float32:
     if not finite.all():
         raise InvalidVector(int(np.argmin(finite)), "the vector holds NaN, an infinity or a number too large")
     return array
+
+
+def _check_bits(schema: Schema, vectors: ArrayLike) -> Float32:
+    """uint8 (rows, dim / 8) -> float32 (rows, width) of the same bits, zeros after them."""
+    size = schema.dim // 8
+    try:
+        array = np.asarray(vectors)
+        if array.size == 0 and array.ndim < 3:
+            array = np.zeros((0, size), np.uint8)
+        inside = (array >= 0) & (array <= 255) if array.dtype.kind in "iuf" else np.zeros(1, np.bool_)
+        whole = bool((inside & (array == np.floor(array))).all()) if inside.all() else False
+    except (TypeError, ValueError) as error:
+        raise InvalidQuery(f"vectors must be bytes in rows of one length: {error}") from error
+    if not whole or array.ndim != 2:
+        raise InvalidQuery(f"hamming vectors are a matrix of bytes (rows, {size}): see numpy.packbits")
+    if array.shape[1] != size:
+        raise DimensionMismatch(
+            f"vectors have {array.shape[1]} bytes, the collection {size} ({schema.dim} bits); "
+            "use the model that it was made with, or another collection"
+        )
+    words = np.zeros((len(array), 4 * schema.width), np.uint8)
+    words[:, :size] = array
+    return words.view(np.float32)
+
+
+def as_given(schema: Schema, row: Float32) -> NDArray[Any]:
+    """A stored row as the caller sees it: float32 (dim,), or for hamming uint8 (dim / 8,)."""
+    return row.view(np.uint8)[: schema.dim // 8] if schema.metric == "hamming" else row
 
 
 def unit_rows(schema: Schema, rows: Float32) -> Float32:

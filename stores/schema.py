@@ -6,7 +6,7 @@ from typing import Any, Literal, get_args
 
 from stores.errors import DimensionMismatch, InvalidQuery, MetricMismatch, ModelMismatch
 
-Metric = Literal["cosine", "dot", "l2"]
+Metric = Literal["cosine", "dot", "l2", "hamming"]
 METRICS: tuple[str, ...] = get_args(Metric)
 MAX_DIM = 65_536
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
@@ -24,7 +24,10 @@ def check_name(name: str, what: str = "collection") -> str:
 
 @dataclass(frozen=True)
 class Schema:
-    """Fixed when the collection is created. `model` None means: the caller vouches for the vectors."""
+    """Fixed when the collection is created. `model` None means: the caller vouches for the vectors.
+
+    For hamming `dim` counts bits, eight to a byte of what is stored.
+    """
 
     dim: int
     metric: Metric
@@ -35,6 +38,13 @@ class Schema:
             raise InvalidQuery(f"dim must be a whole number from 1 to {MAX_DIM}, not {self.dim!r}")
         if self.metric not in METRICS:
             raise InvalidQuery(f"metric {self.metric!r}: use one of {', '.join(METRICS)}")
+        if self.metric == "hamming" and self.dim % 8:
+            raise InvalidQuery(f"for hamming dim counts bits, in whole bytes: {self.dim} is no multiple of 8")
+
+    @property
+    def width(self) -> int:
+        """float32 words of a stored row: packed bits are kept in words too."""
+        return -(-self.dim // 32) if self.metric == "hamming" else self.dim
 
     def require(self, name: str, dim: int | None, metric: str | None, model: str | None) -> None:
         """SchemaMismatch unless each value that is given is this schema's."""

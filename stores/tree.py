@@ -83,7 +83,7 @@ class Tree:
         self._manifest = manifests.read(folder)
         self._next_number = manifests.highest_number(folder) + 1
         self.schema: Schema = self._manifest.schema
-        self.state = State(self.schema.dim)
+        self.state = State(self.schema.width)
         self._saved: dict[int, Bools] = {}
         self._merging = Lock()
         self._patience = 1
@@ -105,7 +105,7 @@ class Tree:
         loaded = []
         for entry in self._manifest.segments:
             folder = self._segments_folder / entry.name
-            segment = Segment(folder, entry, self.state.next_serial(), self.schema.dim)
+            segment = Segment(folder, entry, self.state.next_serial(), self.schema.width)
             loaded.append((segment, read_alive(folder, entry.tombs, entry.rows)))
         try:
             self.state.load(loaded)
@@ -243,7 +243,7 @@ class Tree:
                 return
             rows, alive = self.state.unsealed
             kept = np.flatnonzero(alive)
-            segment = self._build(Joined([(rows, kept)], self.schema.dim))
+            segment = self._build(Joined([(rows, kept)], self.schema.width))
             self.log.rotate()
             entries = self._saved_entries()
             if segment is not None:
@@ -289,6 +289,8 @@ class Tree:
         return [segment.entry.name for segment, _ in self.state.segments if not segment.has_graph]
 
     def _lacks_graph(self) -> bool:
+        if self.schema.metric == "hamming":
+            return False
         names = self._unindexed()
         return self._live_rows(names) >= self._options.graph_rows
 
@@ -311,7 +313,7 @@ class Tree:
         old = [segment for segment, _ in inputs]
         kept = [np.flatnonzero(alive) for _, alive in inputs]
         sources = list(zip(old, kept, strict=True))
-        joined = Joined(sources, self.schema.dim)
+        joined = Joined(sources, self.schema.width)
         arrangement = self._arranged(joined)
         segment = self._build(joined, arrangement, progress)
         if segment is not None and (postings := merged_postings(sources, arrangement)):
@@ -328,7 +330,7 @@ class Tree:
 
     def _arranged(self, joined: Joined) -> Arrangement | None:
         """The order for a segment with a graph; None for one that is better scanned."""
-        if len(joined) < self._options.graph_rows:
+        if len(joined) < self._options.graph_rows or self.schema.metric == "hamming":
             return None
         arrangement = arrange(joined, self.schema.metric)
         return arrangement if arrangement.nodes >= _FEWEST_NODES else None
@@ -346,10 +348,10 @@ class Tree:
         if not len(joined):
             return None
         blocks = arrangement is not None and self._too_little_memory(arrangement)
-        content = content_of(self.schema.dim, joined, arrangement, blocks=blocks)
+        content = content_of(self.schema.width, joined, arrangement, blocks=blocks)
         entry = write_segment(self._segments_folder, content, self._disk, progress)
         folder = self._segments_folder / entry.name
-        return Segment(folder, entry, self.state.next_serial(), self.schema.dim)
+        return Segment(folder, entry, self.state.next_serial(), self.schema.width)
 
     def _saved_entries(self) -> list[SegmentEntry]:
         """Manifest entries of today's segments, with their dead written where they have changed."""
@@ -399,7 +401,7 @@ class Tree:
             checked = [self.folder / "CURRENT", self.folder / f"MANIFEST-{manifest.number:06d}"]
             for entry in manifest.segments:
                 folder = self._segments_folder / entry.name
-                segment = Segment(folder, entry, 0, self.schema.dim)
+                segment = Segment(folder, entry, 0, self.schema.width)
                 segment.verify()
                 read_alive(folder, entry.tombs, entry.rows)
                 checked += sorted(path for path in folder.iterdir())

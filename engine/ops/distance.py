@@ -26,7 +26,7 @@ def l2(queries: jax.Array, vectors: jax.Array) -> jax.Array:
 
 
 def hamming(queries: jax.Array, vectors: jax.Array) -> jax.Array:
-    """Negative counts of differing bits. uint8, eight bits a byte: (q, bytes), (n, bytes) -> int32 (q, n)."""
+    """Minus how many bits differ, packed in unsigned integers: (q, words), (n, words) -> int32 (q, n)."""
     differing = jax.lax.population_count(queries[:, None] ^ vectors[None])
     return -jnp.sum(differing.astype(jnp.int32), axis=-1)
 

@@ -23,7 +23,15 @@ BLOCK_ROWS = 65_536
 _LEAST_ROWS = 256
 _LEAST_K = 16
 _MOST_QUERIES = 256
-_KERNELS = {"cosine": "dot", "dot": "dot", "l2": "l2"}
+_KERNELS = {"cosine": "dot", "dot": "dot", "l2": "l2", "hamming": "hamming"}
+
+
+def _scores(metric: str, queries: jax.Array, vectors: jax.Array) -> jax.Array:
+    """float32 (q, n). Packed bits are stored in words of float32, whose value means nothing."""
+    if metric == "hamming":
+        as_words = partial(jax.lax.bitcast_convert_type, new_dtype=jnp.uint32)
+        return METRICS[metric](as_words(queries), as_words(vectors)).astype(jnp.float32)
+    return METRICS[metric](queries, vectors)
 
 
 def padded_rows(count: int) -> int:
@@ -55,7 +63,7 @@ def _scan(
         queries, vectors = queries[:, :dims], vectors[:, :dims]
     # Overflow must not tie with the rows that are masked out.
     lowest = float(np.finfo(np.float32).min)
-    scores = jnp.nan_to_num(METRICS[metric](queries, vectors), nan=lowest, neginf=lowest)
+    scores = jnp.nan_to_num(_scores(metric, queries, vectors), nan=lowest, neginf=lowest)
     return top_k(jnp.where(allowed, scores, -jnp.inf), k)
 
 
@@ -164,4 +172,4 @@ def scores_of(queries: Float32, vectors: Float32, metric: str) -> Float32:
 
 @partial(jax.jit, static_argnames=("metric",))
 def _score(queries: jax.Array, vectors: jax.Array, *, metric: str) -> jax.Array:
-    return METRICS[metric](queries, vectors)
+    return _scores(metric, queries, vectors)

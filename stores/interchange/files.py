@@ -87,7 +87,8 @@ def export_rows(
 ) -> Report:
     """Writes rows as they are now; the file appears when it is complete. npy and fvecs hold vectors alone."""
     name = format_of(path, format)
-    dim = collection.schema.dim
+    bits = collection.schema.metric == "hamming"
+    dim = collection.schema.dim // 8 if bits else collection.schema.dim
     counted = _Counted(collection.iterate(filter=filter), progress)
     unfinished = path.with_name(f".{path.name}.partial{path.suffix}")
     try:
@@ -119,7 +120,7 @@ class _Counted:
         while part := list(islice(self._rows, BATCH_ROWS)):
             yield Rows(
                 [row.id for row in part],
-                np.stack([row.vector for row in part]),
+                np.stack([row.vector for row in part]).astype(np.float32),
                 [row.metadata for row in part],
                 [row.text for row in part],
                 self.rows,

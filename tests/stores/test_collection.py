@@ -233,7 +233,7 @@ def test_queries_that_mean_nothing_are_refused(database: Database) -> None:
         collection.search([[1, 0]])
     with pytest.raises(DimensionMismatch, match="3 dimensions, the collection 2"):
         collection.search([1, 0, 0])
-    with pytest.raises(ModelMismatch, match="re-embed"):
+    with pytest.raises(ModelMismatch, match="reembed"):
         collection.search([1, 0], model="two")
     with pytest.raises(ModelMismatch):
         collection.upsert(["a"], [[1, 0]], model="two")
