@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from stores.errors import InvalidQuery
 from stores.index.graph.build import Progress
-from stores.log.records import DELETE, MAX_PAYLOAD, UPSERT
+from stores.log.records import DELETE, MAX_PAYLOAD
 from stores.log.snapshot import FOLDER, Snapshot, describe
 from stores.query.explain import Hits
 from stores.query.filters import Filter
@@ -21,6 +21,7 @@ from stores.rows import as_given, check_vectors, encode_ids, make_batch, unit_ro
 from stores.schema import Schema, check_name
 from stores.segment.batch import encode_deletion
 from stores.segment.columns import Bools
+from stores.segment.sparse import as_mapping
 from stores.segment.view import Float32, Rows, View, unpack
 from stores.tree import Tree
 
@@ -36,6 +37,7 @@ class Row:
     vector: NDArray[Any]
     metadata: dict[str, Any]
     text: str | None
+    sparse: dict[int, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -91,18 +93,20 @@ class Collection:
         *,
         metadata: Sequence[Mapping[str, Any] | None] | None = None,
         texts: Sequence[str | None] | None = None,
+        sparse: Sequence[Mapping[int, float] | None] | None = None,
         model: str | None = None,
     ) -> int:
         """Adds rows, or replaces them whole where an id is known; durable on return. Returns how many.
 
         All or nothing, whatever happens. vectors (rows, dim), finite; for cosine they are stored with
-        length 1. An id twice in one batch is refused. InvalidRow names the row; DimensionMismatch,
+        length 1. sparse: {index: weight} for each row, such as SPLADE gives. An id twice in one batch is
+        refused. InvalidRow names the row; DimensionMismatch,
         ModelMismatch; StoreFull and LogFailed mean that nothing was written.
         """
         schema = self.schema
         schema.require_model(self.name, model)
-        batch = make_batch(schema, ids, vectors, metadata, texts)
-        return self._write(UPSERT, batch.encode()) if batch.ids else 0
+        batch = make_batch(schema, ids, vectors, metadata, texts, sparse)
+        return self._write(*batch.to_record()) if batch.ids else 0
 
     def delete(self, ids: Sequence[str] | None = None, *, filter: Filter | None = None) -> int:
         """Removes rows, durably: those with these ids (unknown ones are passed over), or all that the filter
@@ -138,6 +142,7 @@ class Collection:
         *,
         filter: Filter | None = None,
         text: str | None = None,
+        sparse: Mapping[int, float] | None = None,
         model: str | None = None,
         offset: int = 0,
         ef: int | None = None,
@@ -151,7 +156,7 @@ class Collection:
         text_weight: float = 0.5,
         explain: bool = False,
     ) -> Hits:
-        """The k best rows, best first: by `vector` (dim,), by the words of `text`, or by both fused.
+        """The k best rows, best first: by `vector` (dim,), by words of `text`, by `sparse`, or several fused.
 
         See `Hit` for what the scores are, `stores.query.filters` for filters.
 
@@ -166,7 +171,8 @@ class Collection:
                     function each time: it is compiled once.
         group_by    a metadata field (dots for nested ones): the k best groups, of each its `group_size` best
                     rows. Rows without the field are left out.
-        fusion      "rrf", by ranks, or "weighted": text counts `text_weight`, the vector the rest.
+        fusion      "rrf", by ranks, or "weighted": text and sparse count `text_weight`, the
+                    vector the rest.
         explain     `hits.explanation` says what was looked at, why, and how long it took.
 
         InvalidQuery, InvalidVector, DimensionMismatch, ModelMismatch.
@@ -179,7 +185,7 @@ class Collection:
             raise InvalidQuery("dims= and score= are for vectors of numbers, not of bits")
         request = Request(
             *(query, text, k, offset, filter, ef, exact, dims, score, candidates),
-            *(group_by, group_size, fusion, text_weight),
+            *(group_by, group_size, fusion, text_weight, sparse),
         )
         tree = self._tree
         return run(tree.view, request, self.schema.metric, tree.tuning, explain=explain)
@@ -318,4 +324,5 @@ def _rows(schema: Schema, view: View, allowed: Sequence[Bools]) -> Iterator[Row]
 
 def _row(schema: Schema, rows: Rows, row: int) -> Row:
     vector = as_given(schema, rows.gather(np.array([row]))[0])
-    return Row(rows.id(row), vector, rows.metadata(row), rows.text(row))
+    sparse = as_mapping(rows.raw_sparse[row])
+    return Row(rows.id(row), vector, rows.metadata(row), rows.text(row), sparse)

@@ -82,6 +82,7 @@ class Reembedding:
                 self._embed([row.text or "" for row in rows]),
                 metadata=[row.metadata for row in rows],
                 texts=[row.text for row in rows],
+                sparse=[row.sparse for row in rows],
             )
         return len(rows)
 

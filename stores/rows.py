@@ -10,6 +10,7 @@ from stores.errors import DimensionMismatch, InvalidQuery, InvalidRow, InvalidVe
 from stores.schema import Schema
 from stores.segment.batch import Batch
 from stores.segment.jsontext import encode_metadata, encode_text
+from stores.segment.sparse import encode_sparse
 from stores.segment.view import Float32
 
 MAX_ID_BYTES = 1024
@@ -21,6 +22,7 @@ def make_batch(
     vectors: ArrayLike,
     metadata: Sequence[Mapping[str, Any] | None] | None,
     texts: Sequence[str | None] | None,
+    sparse: Sequence[Mapping[int, float] | None] | None,
 ) -> Batch:
     """A batch ready for the log; nothing of it is shared with the caller."""
     encoded = encode_ids(ids)
@@ -28,7 +30,7 @@ def make_batch(
         repeated, row = _first_repeat(encoded)
         raise InvalidRow(row, f"id {ids[row]!r} is also row {repeated}'s; send each id once in a batch")
     rows = unit_rows(schema, check_vectors(schema, vectors))
-    for name, column in (("vectors", rows), ("metadata", metadata), ("texts", texts)):
+    for name, column in (("vectors", rows), ("metadata", metadata), ("texts", texts), ("sparse", sparse)):
         if column is not None and len(column) != len(encoded):
             raise InvalidQuery(f"{name} has {len(column)} rows, ids has {len(encoded)}; give one for each id")
     none: list[None] = [None] * len(encoded)
@@ -40,6 +42,7 @@ def make_batch(
             for row, text in enumerate(none if texts is None else texts)
         ],
         rows,
+        [encode_sparse(row, value) for row, value in enumerate(sparse)] if sparse is not None else (),
     )
 
 

@@ -24,7 +24,7 @@ from stores.log import manifest as manifests
 from stores.log.commit import GroupCommit
 from stores.log.disk import Disk, explaining
 from stores.log.manifest import Manifest, SegmentEntry
-from stores.log.records import DELETE, UPSERT, Record
+from stores.log.records import DELETE, UPSERT, UPSERT_SPARSE, Record
 from stores.log.snapshot import clone
 from stores.log.wal import ROTATE_BYTES, Log
 from stores.maintenance import Cancelled, Pace, Worker
@@ -121,8 +121,8 @@ class Tree:
                 raise CorruptStore(self.folder / "wal", f"record {record.index}: {error}") from error
 
     def _apply(self, record: Record) -> int:
-        if record.type == UPSERT:
-            return self.state.upsert(Batch.decode(record.payload))
+        if record.type in (UPSERT, UPSERT_SPARSE):
+            return self.state.upsert(Batch.of_record(record.type, record.payload))
         if record.type == DELETE:
             return self.state.delete(decode_deletion(record.payload))
         raise ValueError(f"unknown record type {record.type}; use a newer tarsia")

@@ -68,7 +68,9 @@ def import_rows(
     count = 0
     for rows in chain([first], batches):
         try:
-            collection.upsert(rows.ids, rows.vectors, metadata=rows.metadata, texts=rows.texts)
+            collection.upsert(
+                rows.ids, rows.vectors, metadata=rows.metadata, texts=rows.texts, sparse=rows.sparse
+            )
         except InvalidRow as error:
             place = "line" if name == "jsonl" else "row"
             raise InvalidQuery(f"{path.name}, {place} {rows.first + error.row}: {error.reason}") from error
@@ -85,7 +87,10 @@ def export_rows(
     filter: Filter | None = None,
     progress: Progress = lambda rows: None,
 ) -> Report:
-    """Writes rows as they are now; the file appears when it is complete. npy and fvecs hold vectors alone."""
+    """Writes rows as they are now; the file appears when it is complete.
+
+    npy and fvecs hold vectors alone, and only jsonl the sparse ones.
+    """
     name = format_of(path, format)
     bits = collection.schema.metric == "hamming"
     dim = collection.schema.dim // 8 if bits else collection.schema.dim
@@ -124,6 +129,7 @@ class _Counted:
                 [row.metadata for row in part],
                 [row.text for row in part],
                 self.rows,
+                [row.sparse for row in part],
             )
             self.rows += len(part)
             self._progress(self.rows)

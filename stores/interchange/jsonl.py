@@ -1,4 +1,7 @@
-"""One JSON object a line: {"id": "a", "vector": [0.1, ...], "metadata": {...}, "text": "..."}."""
+"""One JSON object a line: {"id": "a", "vector": [0.1, ...], "metadata": {...}, "text": "..."}.
+
+A sparse vector is "sparse": {"17": 0.5, ...}.
+"""
 
 import json
 from collections.abc import Iterator
@@ -8,7 +11,7 @@ from typing import Any, BinaryIO
 from stores.interchange.rows import BATCH_ROWS, Rows, as_matrix, refuse
 
 MOST_LINE_BYTES = 16 << 20
-_KNOWN = {"id", "vector", "metadata", "text"}
+_KNOWN = {"id", "vector", "metadata", "text", "sparse"}
 
 
 def read(path: Path) -> Iterator[Rows]:
@@ -62,19 +65,31 @@ def _rows(path: Path, first: int, batch: list[dict[str, Any]]) -> Rows:
         [row.get("metadata") for row in batch],
         [row.get("text") for row in batch],
         first,
+        [_sparse(path, first + number, row.get("sparse")) for number, row in enumerate(batch)],
     )
+
+
+def _sparse(path: Path, number: int, value: Any) -> dict[int, float] | None:
+    if value is None:
+        return None
+    if not isinstance(value, dict) or not all(key.isdecimal() for key in value):
+        raise refuse(path, f"line {number}", 'sparse must be an object like {"17": 0.5}')
+    return {int(key): weight for key, weight in value.items()}
 
 
 def write(batches: Iterator[Rows], path: Path) -> None:
     """Vectors as the shortest numbers that give the same float32 back."""
     with path.open("w", encoding="utf-8") as file:
         for rows in batches:
-            columns = zip(rows.ids, rows.vectors, rows.metadata, rows.texts, strict=True)
-            for id, vector, metadata, text in columns:
+            sparse = rows.sparse or [None] * len(rows)
+            columns = zip(rows.ids, rows.vectors, rows.metadata, rows.texts, sparse, strict=True)
+            for id, vector, metadata, text, entries in columns:
                 numbers = ", ".join(map(str, vector))
                 parts = [f'"id": {json.dumps(id, ensure_ascii=False)}', f'"vector": [{numbers}]']
                 if metadata:
                     parts.append(f'"metadata": {json.dumps(metadata, ensure_ascii=False)}')
                 if text is not None:
                     parts.append(f'"text": {json.dumps(text, ensure_ascii=False)}')
+                if entries:
+                    parts.append(f'"sparse": {json.dumps(entries)}')
                 file.write("{" + ", ".join(parts) + "}\n")

@@ -23,6 +23,7 @@ class Rows:
     metadata: Sequence[Mapping[str, Any] | None]
     texts: Sequence[str | None]
     first: int
+    sparse: Sequence[Mapping[int, float] | None] | None = None
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -19,6 +19,7 @@ MAX_PAYLOAD = 1 << 30
 
 UPSERT = 1
 DELETE = 2
+UPSERT_SPARSE = 3
 
 _HEADER = struct.Struct("<IIBBQQQ")
 _LENGTH = struct.Struct("<I")

@@ -11,13 +11,13 @@ class Hit:
     """One row found. `score` is what the order is by, higher is better:
 
     - vector search: the metric's score (cosine; inner product; minus the squared distance for l2);
-    - text search: BM25;
-    - both: their fusion, an order and not a similarity: by reciprocal rank between 0 and 2/61, by weights
+    - text search: BM25; sparse search: the inner product;
+    - several: their fusion, an order and not a similarity: by reciprocal rank between 0 and 2/61, by weights
       between 0 and 1;
     - with `score=`: what that function gave.
 
-    `vector_score` and `text_score` are the row's own in either part, None if that part was not asked;
-    `group` is the value of `group_by`'s field.
+    `vector_score`, `text_score` and `sparse_score` are the row's own in each part, None where that was not
+    asked; `group` is the value of `group_by`'s field.
     """
 
     id: str
@@ -26,6 +26,7 @@ class Hit:
     text: str | None = None
     vector_score: float | None = None
     text_score: float | None = None
+    sparse_score: float | None = None
     group: Any = None
 
 

@@ -1,13 +1,14 @@
 """What a search asks for, checked before anything is read."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import jax
 
-from stores.errors import InvalidQuery
+from stores.errors import InvalidQuery, InvalidRow
 from stores.query.filters import Filter
+from stores.segment.sparse import encode_sparse
 from stores.segment.view import Float32
 
 Fusion = Literal["rrf", "weighted"]
@@ -34,10 +35,16 @@ class Request:
     group_size: int = 1
     fusion: Fusion = "rrf"
     text_weight: float = 0.5
+    sparse: Mapping[int, float] | None = None
 
     def __post_init__(self) -> None:
-        if self.vector is None and self.text is None:
-            raise InvalidQuery("search needs a vector, a text or both")
+        if self.vector is None and self.text is None and self.sparse is None:
+            raise InvalidQuery("search needs a vector, a text or a sparse vector")
+        if self.sparse is not None:
+            try:
+                encode_sparse(0, self.sparse)
+            except InvalidRow as error:
+                raise InvalidQuery(f"sparse: {error.reason}") from error
         check_count("k", self.k, 1, MAX_K)
         check_count("offset", self.offset, 0, MAX_K)
         check_count("group_size", self.group_size, 1, MAX_GROUP_SIZE)

@@ -18,6 +18,7 @@ from stores.query.masks import allowed_rows
 from stores.query.recall import Shadow
 from stores.query.request import Request
 from stores.query.rescore import rescore
+from stores.query.sparse import sparse_scores
 from stores.query.text import Float64, text_scores
 from stores.segment.columns import MISSING, Bools, field_value
 from stores.segment.view import Float32, Int64, Part, Rows, View, pack, unpack
@@ -36,6 +37,7 @@ class _Found:
     score: float
     vector_score: float | None = None
     text_score: float | None = None
+    sparse_score: float | None = None
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ class _Search:
             pool = request.candidates or max(_LEAST_RESCORED, _POOL_FACTOR * depth)
         found = self._first_order(max(pool, depth))
         self.candidates = len(found)
-        if found and request.dims is not None and request.text is None:
+        if found and request.dims is not None and request.text is None and request.sparse is None:
             found = self._by_all_dimensions(found)
         if found and request.score is not None:
             found = self._by_function(found)
@@ -74,13 +76,23 @@ class _Search:
 
     def _first_order(self, depth: int) -> list[_Found]:
         request = self.request
-        if request.vector is None:
-            assert request.text is not None
-            best = _best_places(self.view, text_scores(self.view, request.text), self.allowed, depth)
-            return [_Found(place, score, text_score=score) for place, score in best]
-        if request.text is None:
+        lexical = self._lexical()
+        if not lexical:
             return [_Found(place, score, vector_score=score) for place, score in self._near(depth)]
-        return self._fused(request.text, depth)
+        if request.vector is None and len(lexical) == 1:
+            [(name, scores)] = lexical.items()
+            best = _best_places(self.view, scores, self.allowed, depth)
+            return [_Found(place, score, **{name: score}) for place, score in best]
+        return self._fused(lexical, depth)
+
+    def _lexical(self) -> dict[str, list[Float64]]:
+        """Scores of all rows by words and by sparse indices, as far as they are asked for."""
+        request, found = self.request, {}
+        if request.text is not None:
+            found["text_score"] = text_scores(self.view, request.text)
+        if request.sparse is not None:
+            found["sparse_score"] = sparse_scores(self.view, request.sparse)
+        return found
 
     def _near(self, depth: int) -> list[tuple[int, float]]:
         request = self.request
@@ -102,28 +114,31 @@ class _Search:
             self.tuning.shadow.offer(self.view, self.allowed, request.vector, self.metric, scores[0])
         return list(zip(places[0].tolist(), scores[0].tolist(), strict=True))
 
-    def _fused(self, text: str, depth: int) -> list[_Found]:
-        """Both orders, each taken at least 50 deep, as one."""
+    def _fused(self, lexical: dict[str, list[Float64]], depth: int) -> list[_Found]:
+        """Several orders, each taken at least 50 deep, as one."""
         request = self.request
-        assert request.vector is not None
         pool = max(_LEAST_POOL, _POOL_FACTOR * depth)
-        by_word = text_scores(self.view, text)
-        near = self._near(pool)
-        worded = _best_places(self.view, by_word, self.allowed, pool)
+        near = self._near(pool) if request.vector is not None else []
+        listed = [_best_places(self.view, scores, self.allowed, pool) for scores in lexical.values()]
         if request.fusion == "rrf":
-            fused = fuse([[place for place, _ in near], [place for place, _ in worded]], depth)
+            fused = fuse([[place for place, _ in pairs] for pairs in (near, *listed)], depth)
         else:
-            weight = request.text_weight
-            fused = weigh([(1 - weight, dict(near)), (weight, dict(worded))], depth)
+            weight = request.text_weight if request.vector is not None else 1.0
+            shares = [(weight / len(listed), dict(pairs)) for pairs in listed]
+            fused = weigh([(1 - weight, dict(near)), *shares], depth)
         if not fused:
             return []
-        places = [place for place, _ in fused]
-        own = scores_of(request.vector[None], self.gather(places), self.metric)[0].tolist()
-        text_of = {part.rows.serial: scores for part, scores in zip(self.view, by_word, strict=True)}
-        return [
-            _Found(place, score, vector_score, float(text_of[unpack(place)[0]][unpack(place)[1]]))
-            for (place, score), vector_score in zip(fused, own, strict=True)
-        ]
+        own: list[float | None] = [None] * len(fused)
+        if request.vector is not None:
+            vectors = self.gather([place for place, _ in fused])
+            own = scores_of(request.vector[None], vectors, self.metric)[0].tolist()
+        number = {part.rows.serial: at for at, part in enumerate(self.view)}
+        found = []
+        for (place, score), vector_score in zip(fused, own, strict=True):
+            serial, row = unpack(place)
+            parts = {name: float(scores[number[serial]][row]) for name, scores in lexical.items()}
+            found.append(_Found(place, score, vector_score, **parts))
+        return found
 
     def _by_all_dimensions(self, found: list[_Found]) -> list[_Found]:
         assert self.request.vector is not None
@@ -190,7 +205,7 @@ class _Search:
         rows = self.rows[serial]
         return Hit(
             *(rows.id(row), one.score, rows.metadata(row), rows.text(row)),
-            *(one.vector_score, one.text_score, group),
+            *(one.vector_score, one.text_score, one.sparse_score, group),
         )
 
     def explanation(self, seconds: float) -> Explanation:

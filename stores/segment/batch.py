@@ -1,25 +1,48 @@
-"""The payloads of the log's records: a batch of rows to upsert, a list of ids to delete."""
+"""The payloads of the log's records: a batch of rows to upsert, a list of ids to delete.
+
+A batch with sparse vectors is a batch with one more column, in a record of its own type.
+"""
 
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from stores.log.records import UPSERT, UPSERT_SPARSE
 from stores.segment.strings import Strings, encode_strings
 from stores.segment.view import Float32
 
 _HEAD = struct.Struct("<IIQQQ")
+_SIZE = struct.Struct("<Q")
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Rows as they are stored: ids and texts in UTF-8, metadata as JSON text; vectors (rows, dim)."""
+    """Rows as they are stored: ids and texts in UTF-8, metadata as JSON text; vectors (rows, dim); `sparse`
+    one value a row (see `segment.sparse`), or nothing if no row has one."""
 
     ids: Sequence[bytes]
     metadata: Sequence[bytes | None]
     texts: Sequence[bytes | None]
     vectors: Float32
+    sparse: Sequence[bytes | None] = ()
+
+    def to_record(self) -> tuple[int, bytes]:
+        """Its type and payload."""
+        if not any(self.sparse):
+            return UPSERT, self.encode()
+        plain = self.encode()
+        return UPSERT_SPARSE, b"".join([_SIZE.pack(len(plain)), plain, encode_strings(self.sparse)])
+
+    @classmethod
+    def of_record(cls, kind: int, payload: bytes) -> "Batch":
+        """ValueError if the payload is not what `to_record` makes."""
+        if kind == UPSERT:
+            return cls.decode(payload)
+        (size,) = _SIZE.unpack_from(payload)
+        plain = cls.decode(payload[_SIZE.size : _SIZE.size + size])
+        return replace(plain, sparse=list(Strings(payload[_SIZE.size + size :])))
 
     def encode(self) -> bytes:
         columns = [encode_strings(column) for column in (self.ids, self.metadata, self.texts)]

@@ -2,6 +2,7 @@
 
 seg/<name>/  vec.f32      float32 rows, padded with a hole to a bucket of rows
              ids  meta  texts     columns of strings (see `segment.strings`)
+             sparse               one more column, where a row has a sparse vector
              sq8 rbq1 graph ...   of a segment with a graph (see `index.graph.index`)
              footer.json          rows, dimension, and bytes and checksum of each file
              tomb-<version>       the dead, see `segment.tombs`
@@ -30,6 +31,7 @@ from stores.segment.view import Float32
 FORMAT = 1
 VECTORS = "vec.f32"
 COLUMNS = ("ids", "meta", "texts")
+SPARSE = "sparse"
 FOOTER = "footer.json"
 _SLAB = 16_384
 
@@ -47,6 +49,7 @@ class Content:
     metadata: Iterable[bytes | None]
     texts: Iterable[bytes | None]
     vectors: Iterable[Float32]
+    sparse: list[bytes | None]
     arrangement: Arrangement | None = None
     blocks: bool = False
 
@@ -95,6 +98,8 @@ def _write_files(folder: Path, content: Content, disk: Disk, progress: Progress)
     files[VECTORS] = {"bytes": padded, "data": tally.size, "crc32": tally.crc}
     for name, column in zip(COLUMNS, (content.ids, content.metadata, content.texts), strict=True):
         files[name] = _write(folder / name, encode_strings(column), disk)
+    if any(content.sparse):
+        files[SPARSE] = _write(folder / SPARSE, encode_strings(content.sparse), disk)
     footer_facts: dict[str, Any] = {"format": FORMAT, "rows": rows, "dim": content.dim, "files": files}
     if content.arrangement is not None:
         footer_facts["graph"] = _write_graph(folder, content, files, disk, progress)

@@ -13,6 +13,7 @@ import numpy as np
 
 from stores.index.flat import padded_rows, to_blocks
 from stores.query.postings import Postings
+from stores.query.sparse import Inverted
 from stores.segment.batch import Batch
 from stores.segment.columns import Column, field_value
 from stores.segment.jsontext import decode_metadata, decode_text
@@ -27,6 +28,7 @@ class Memtable:
         self.ids: list[bytes] = []
         self.metadata: list[bytes | None] = []
         self.texts: list[bytes | None] = []
+        self.sparse: list[bytes | None] = []
         self.vectors: Float32 = np.zeros((0, dim), np.float32)
         self._derived_lock = Lock()
         self._columns: dict[str, Column] = {}
@@ -44,6 +46,7 @@ class Memtable:
         self.vectors[start:count] = batch.vectors
         self.metadata.extend(batch.metadata)
         self.texts.extend(batch.texts)
+        self.sparse.extend(batch.sparse or [None] * len(batch.ids))
         self.ids.extend(batch.ids)
         return MemRows(self, count)
 
@@ -70,6 +73,7 @@ class MemRows:
         self._table, self._vectors = table, table.vectors
         self.serial, self.count = table.serial, count
         self.ids, self.raw_metadata, self.raw_texts = table.ids, table.metadata, table.texts
+        self.raw_sparse = table.sparse
 
     def id(self, row: int) -> str:
         return self.ids[row].decode()
@@ -94,6 +98,13 @@ class MemRows:
         return to_blocks(padded)
 
     masks = None
+
+    def inverted(self) -> Inverted:
+        return self._inverted
+
+    @cached_property
+    def _inverted(self) -> Inverted:
+        return Inverted(self.raw_sparse[: self.count])
 
     def graph(self) -> None:
         return None

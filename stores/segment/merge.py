@@ -59,6 +59,7 @@ def content_of(
         metadata=(rows.raw_metadata[row] for rows, row in joined.rows(order)),
         texts=(rows.raw_texts[row] for rows, row in joined.rows(order)),
         vectors=_vectors(joined, order),
+        sparse=[rows.raw_sparse[row] for rows, row in joined.rows(order)],
         arrangement=arrangement,
         blocks=blocks,
     )

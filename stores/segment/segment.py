@@ -22,7 +22,8 @@ from stores.index.graph.index import GraphIndex
 from stores.log.manifest import SegmentEntry, unseal
 from stores.query.masks import Masks
 from stores.query.postings import Postings
-from stores.segment.build import COLUMNS, FOOTER, FORMAT, VECTORS
+from stores.query.sparse import Inverted
+from stores.segment.build import COLUMNS, FOOTER, FORMAT, SPARSE, VECTORS
 from stores.segment.columns import Column, field_value
 from stores.segment.jsontext import decode_metadata, decode_text
 from stores.segment.strings import Strings
@@ -101,6 +102,17 @@ class Segment:
     @cached_property
     def raw_texts(self) -> Strings:
         return self._open_column(COLUMNS[2])
+
+    @cached_property
+    def raw_sparse(self) -> Strings | list[None]:
+        return self._open_column(SPARSE) if SPARSE in self._files else [None] * self.count
+
+    def inverted(self) -> Inverted:
+        return self._inverted
+
+    @cached_property
+    def _inverted(self) -> Inverted:
+        return Inverted(self.raw_sparse)
 
     @cached_property
     def padded_vectors(self) -> Float32:

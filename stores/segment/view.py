@@ -17,7 +17,11 @@ from stores.query.postings import Postings
 from stores.segment.columns import Bools, Column
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from stores.query.masks import Masks
+    from stores.query.sparse import Inverted
+    from stores.segment.strings import Strings
 
 Float32 = NDArray[np.float32]
 Int64 = NDArray[np.int64]
@@ -56,6 +60,13 @@ class Rows(Protocol):
 
     def column(self, field: str) -> Column:
         """At least `count` rows of a metadata field."""
+
+    @property
+    def raw_sparse(self) -> "Sequence[bytes | None] | Strings":
+        """Their sparse vectors as stored, at least `count`."""
+
+    def inverted(self) -> "Inverted":
+        """Which rows have each sparse index."""
 
     def postings(self) -> Postings:
         """Where each word occurs, in at least `count` rows."""

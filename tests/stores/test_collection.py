@@ -227,7 +227,7 @@ def test_queries_that_mean_nothing_are_refused(database: Database) -> None:
     for k in (0, -1, 1.5, True):
         with pytest.raises(InvalidQuery, match="k must be"):
             collection.search([1, 0], k)
-    with pytest.raises(InvalidQuery, match="a vector, a text or both"):
+    with pytest.raises(InvalidQuery, match="a vector, a text or a sparse"):
         collection.search(None)
     with pytest.raises(InvalidQuery, match="search_batch"):
         collection.search([[1, 0]])

@@ -34,13 +34,32 @@ class CollectionMachine(RuleBasedStateMachine):
     def upsert(self, batch: dict[str, tuple]) -> None:
         vectors, groups, texts = (list(column) for column in zip(*batch.values(), strict=True))
         metadata = [{"group": group} for group in groups]
-        assert self.rows.upsert(list(batch), vectors, metadata=metadata, texts=texts) == len(batch)
+        sparse = [{group: 1 + group} if group else None for group in groups]
+        done = self.rows.upsert(list(batch), vectors, metadata=metadata, texts=texts, sparse=sparse)
+        assert done == len(batch)
         self.model.update(batch)
 
     @rule(ids=st.lists(ID, max_size=4))
     def delete(self, ids: list[str]) -> None:
         expected = sum(self.model.pop(id, None) is not None for id in ids)
         assert self.rows.delete(ids) == expected
+
+    @rule(group=st.integers(0, 3))
+    def delete_by_filter(self, group: int) -> None:
+        doomed = [id for id, (_, of, _) in self.model.items() if of == group]
+        assert self.rows.delete(filter={"group": group}) == len(doomed)
+        for id in doomed:
+            del self.model[id]
+
+    @rule(group=st.integers(1, 3))
+    def search_sparse(self, group: int) -> None:
+        hits = self.rows.search(None, 20, sparse={group: 2.0})
+        assert {hit.id for hit in hits} == {id for id, (_, of, _) in self.model.items() if of == group}
+        assert all(hit.score == 2 + 2 * group for hit in hits)
+
+    @rule()
+    def reindex(self) -> None:
+        self.rows.reindex()
 
     @rule()
     def reopen(self) -> None:
