@@ -19,7 +19,7 @@ from stores.query.request import MAX_K, Fusion, Request, Score, check_count
 from stores.query.search import run, run_batch
 from stores.rows import as_given, check_vectors, encode_ids, make_batch, unit_rows
 from stores.schema import Schema, check_name
-from stores.segment.batch import encode_deletion
+from stores.segment.batch import Batch, encode_deletion
 from stores.segment.columns import Bools
 from stores.segment.sparse import as_mapping
 from stores.segment.view import Float32, Rows, View, unpack
@@ -106,7 +106,7 @@ class Collection:
         schema = self.schema
         schema.require_model(self.name, model)
         batch = make_batch(schema, ids, vectors, metadata, texts, sparse)
-        return self._write(*batch.to_record()) if batch.ids else 0
+        return self._write(*batch.to_record(), batch) if batch.ids else 0
 
     def delete(self, ids: Sequence[str] | None = None, *, filter: Filter | None = None) -> int:
         """Removes rows, durably: those with these ids (unknown ones are passed over), or all that the filter
@@ -128,12 +128,12 @@ class Collection:
         ]
         return encode_deletion(ids) if ids else None
 
-    def _write(self, kind: int, payload: bytes) -> int:
+    def _write(self, kind: int, payload: bytes, batch: Batch | None = None) -> int:
         if len(payload) > MAX_PAYLOAD:
             raise InvalidQuery(
                 f"the batch has {len(payload) >> 20} MiB, the most is {MAX_PAYLOAD >> 20}; split it"
             )
-        return self._tree.write(kind, payload)
+        return self._tree.write(kind, payload, batch)
 
     def search(
         self,

@@ -73,7 +73,8 @@ def check_vectors(schema: Schema, vectors: ArrayLike) -> Float32:
         return _check_bits(schema, vectors)
     try:
         with np.errstate(over="ignore"):
-            array = np.ascontiguousarray(vectors, np.float32)
+            # A copy always: what is logged and what is kept must be the same, whatever the caller does next.
+            array = np.array(vectors, np.float32, order="C")
     except (TypeError, ValueError) as error:
         raise InvalidQuery(f"vectors must be numbers in rows of one length: {error}") from error
     if array.size == 0 and array.ndim < 3:

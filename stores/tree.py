@@ -83,7 +83,7 @@ class Tree:
         self._manifest = manifests.read(folder)
         self._next_number = manifests.highest_number(folder) + 1
         self.schema: Schema = self._manifest.schema
-        self.state = State(self.schema.width)
+        self.state = State(self.schema.width, options.seal_rows)
         self._saved: dict[int, Bools] = {}
         self._merging = Lock()
         self._patience = 1
@@ -120,9 +120,9 @@ class Tree:
             except ValueError as error:
                 raise CorruptStore(self.folder / "wal", f"record {record.index}: {error}") from error
 
-    def _apply(self, record: Record) -> int:
+    def _apply(self, record: Record, batch: Batch | None = None) -> int:
         if record.type in (UPSERT, UPSERT_SPARSE):
-            return self.state.upsert(Batch.of_record(record.type, record.payload))
+            return self.state.upsert(batch or Batch.of_record(record.type, record.payload))
         if record.type == DELETE:
             return self.state.delete(decode_deletion(record.payload))
         raise ValueError(f"unknown record type {record.type}; use a newer tarsia")
@@ -161,13 +161,14 @@ class Tree:
     def records(self) -> int:
         return self._commit.entries
 
-    def write(self, kind: int, payload: bytes) -> int:
+    def write(self, kind: int, payload: bytes, batch: Batch | None = None) -> int:
         """Logs and applies one record: durable and visible on return, with the number of rows changed.
 
+        `batch` is what the payload of an upsert says, if it is at hand.
         May do maintenance after that; its failure is not the write's, see `maintenance_error`.
         """
         self._require_open()
-        changed = self._commit.submit(kind, payload)
+        changed = self._commit.submit(kind, payload, batch)
         self._maintain()
         return changed
 

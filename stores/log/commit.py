@@ -8,6 +8,7 @@ No condition variable and no thread of its own.
 from collections.abc import Callable
 from dataclasses import dataclass
 from threading import Lock, RLock
+from typing import Any
 
 from stores.errors import LogFailed
 from stores.log.records import Record
@@ -17,6 +18,7 @@ from stores.log.wal import Log
 @dataclass(eq=False)
 class _Ticket:
     entry: tuple[int, bytes]
+    meaning: Any = None
     result: int | None = None
     error: Exception | None = None
 
@@ -26,21 +28,22 @@ class _Ticket:
 
 
 class GroupCommit:
-    """`apply(record)` returns the number of rows it changed; it is called in log order, one at a time.
+    """`apply(record, meaning)` returns the number of rows it changed; it is called in log order, one at a
+    time, with what the writer had encoded, so that nothing is decoded that was in memory a moment ago.
 
     `exclusive` is held while a group is written and applied; hold it to keep writers out.
     """
 
-    def __init__(self, log: Log, apply: Callable[[Record], int]) -> None:
+    def __init__(self, log: Log, apply: Callable[[Record, Any], int]) -> None:
         self._log, self._apply = log, apply
         self._queue: list[_Ticket] = []
         self._queue_lock = Lock()
         self.exclusive = RLock()
         self.groups = self.entries = 0
 
-    def submit(self, kind: int, payload: bytes) -> int:
+    def submit(self, kind: int, payload: bytes, meaning: Any = None) -> int:
         """Durable and visible on return, with what `apply` returned. StoreFull, LogFailed."""
-        ticket = _Ticket((kind, payload))
+        ticket = _Ticket((kind, payload), meaning)
         with self._queue_lock:
             self._queue.append(ticket)
         with self.exclusive:
@@ -72,7 +75,7 @@ class GroupCommit:
             records = self._log.append([ticket.entry for ticket in group])
             logged = True
             for ticket, record in zip(group, records, strict=True):
-                ticket.result = self._apply(record)
+                ticket.result = self._apply(record, ticket.meaning)
             self.groups += 1
             self.entries += len(group)
         except BaseException as error:

@@ -19,17 +19,20 @@ from stores.segment.columns import Column, field_value
 from stores.segment.jsontext import decode_metadata, decode_text
 from stores.segment.view import Float32, Int64
 
+_MOST_BYTES = 64 << 20
+
 
 class Memtable:
     """Rows as the log's batches bring them. `append` is for one thread at a time."""
 
-    def __init__(self, serial: int, dim: int) -> None:
+    def __init__(self, serial: int, dim: int, capacity: int = 0) -> None:
         self.serial, self.dim = serial, dim
         self.ids: list[bytes] = []
         self.metadata: list[bytes | None] = []
         self.texts: list[bytes | None] = []
         self.sparse: list[bytes | None] = []
-        self.vectors: Float32 = np.zeros((0, dim), np.float32)
+        # Memory that has not been written to takes no space: growing would copy, and fault pages in twice.
+        self.vectors: Float32 = np.zeros((min(capacity, _MOST_BYTES // (4 * dim)), dim), np.float32)
         self._derived_lock = Lock()
         self._columns: dict[str, Column] = {}
         self._postings = Postings()

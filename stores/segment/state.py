@@ -17,8 +17,9 @@ from stores.segment.view import ROW_BITS, Int64, Part, View, pack
 
 
 class State:
-    def __init__(self, dim: int) -> None:
-        self._dim = dim
+    def __init__(self, dim: int, capacity: int) -> None:
+        """`capacity`: rows that the memtable usually holds before it is sealed."""
+        self._dim, self._capacity = dim, capacity
         self._lock = Lock()
         self._places: dict[str, int] = {}
         self._segments: dict[int, tuple[Segment, Bools]] = {}
@@ -31,7 +32,7 @@ class State:
         return self._serial
 
     def _start_memtable(self) -> None:
-        self.memtable = Memtable(self.next_serial(), self._dim)
+        self.memtable = Memtable(self.next_serial(), self._dim, self._capacity)
         self._mem_rows = MemRows(self.memtable, 0)
         self._mem_alive = np.zeros(0, np.bool_)
 

@@ -34,7 +34,7 @@ def test_writers_that_wait_share_one_sync_and_get_their_own_results(tmp_path: Pa
     disk, applied = SlowSync(), []
     disk.go.set()
 
-    def apply(record: Record) -> int:
+    def apply(record: Record, meaning: object) -> int:
         applied.append(record.index)
         return int(record.payload)
 
@@ -63,7 +63,7 @@ def test_writers_that_wait_share_one_sync_and_get_their_own_results(tmp_path: Pa
 
 
 def test_a_record_that_cannot_be_applied_stops_the_log(tmp_path: Path) -> None:
-    def apply(record: Record) -> int:
+    def apply(record: Record, meaning: object) -> int:
         raise ValueError("no")
 
     commit = open_commit(tmp_path, FaultyDisk(), apply)
