@@ -1,4 +1,4 @@
-"""Exact search by the store's flat tier: beside faiss and NumPy on processors, beside a copy on an accelerator.
+"""Exact search by the flat tier: beside faiss and NumPy on processors, beside a copy on an accelerator.
 
 Run: `python -m experiments.bench.flat [--rows N] [--dim D]`. On an accelerator `floor` is the time in which
 the vectors can be read once at the rate of a large copy.

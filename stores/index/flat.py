@@ -23,6 +23,7 @@ BLOCK_ROWS = 65_536
 _LEAST_ROWS = 256
 _LEAST_K = 16
 _MOST_QUERIES = 256
+_MOST_SENT = 4096
 _KERNELS = {"cosine": "dot", "dot": "dot", "l2": "l2", "hamming": "hamming"}
 
 
@@ -48,23 +49,38 @@ def padded_rows(count: int) -> int:
     return full * BLOCK_ROWS + size
 
 
+def block_rows() -> int:
+    """Rows of a block: those that a processor's cores share well; an accelerator takes more at a time."""
+    return BLOCK_ROWS if jax.default_backend() == "cpu" else 16 * BLOCK_ROWS
+
+
 def to_blocks(padded: Float32) -> list[jax.Array]:
     """Device arrays of a bucket-sized array that will never change. On a CPU they are the same memory."""
-    starts = range(0, len(padded), BLOCK_ROWS)
-    return [jax.device_put(padded[start : start + BLOCK_ROWS], may_alias=True) for start in starts]
+    size = block_rows()
+    starts = range(0, len(padded), size)
+    return [jax.device_put(padded[start : start + size], may_alias=True) for start in starts]
 
 
 @partial(jax.jit, static_argnames=("metric", "k", "dims"))
 def _scan(
-    queries: jax.Array, vectors: jax.Array, allowed: jax.Array, *, metric: str, k: int, dims: int | None
+    queries: jax.Array,
+    vectors: jax.Array,
+    count: jax.Array,
+    allowed: jax.Array | None,
+    *,
+    metric: str,
+    k: int,
+    dims: int | None,
 ) -> tuple[jax.Array, jax.Array]:
-    """queries (q, dim), vectors (n, dim), allowed bool (n,) -> the k best scores and rows (q, k)."""
+    """The k best scores and rows (q, k): queries (q, dim), vectors (n, dim) of which the first `count` are
+    real, allowed bool (n,) or None for all of those."""
     if dims is not None:
         queries, vectors = queries[:, :dims], vectors[:, :dims]
     # Overflow must not tie with the rows that are masked out.
     lowest = float(np.finfo(np.float32).min)
     scores = jnp.nan_to_num(_scores(metric, queries, vectors), nan=lowest, neginf=lowest)
-    return top_k(jnp.where(allowed, scores, -jnp.inf), k)
+    inside = jnp.arange(len(vectors)) < count if allowed is None else allowed
+    return top_k(jnp.where(inside, scores, -jnp.inf), k)
 
 
 def _power(count: int, least: int) -> int:
@@ -80,17 +96,19 @@ def _pad(array: NDArray[np.generic], size: int) -> NDArray[np.generic]:
 
 @dataclass(frozen=True)
 class _Scanned:
-    """The best of one block: `rows` are the part's rows that the block's positions stand for."""
+    """The best of one block, which begins at the part's row `first`, or holds its rows `chosen`."""
 
     part: Part
-    rows: Int64
+    first: int
+    chosen: Int64 | None
     scores: jax.Array
     positions: jax.Array
 
     def places(self) -> Int64:
-        positions = np.asarray(self.positions)
-        rows = self.rows[np.minimum(positions, len(self.rows) - 1)]
-        places: Int64 = rows | np.int64(self.part.rows.serial << ROW_BITS)
+        rows = np.asarray(self.positions).astype(np.int64)
+        if self.chosen is not None:
+            rows = self.chosen[np.minimum(rows, len(self.chosen) - 1)]
+        places: Int64 = rows + self.first | np.int64(self.part.rows.serial << ROW_BITS)
         return places
 
 
@@ -99,20 +117,31 @@ def _start_scans(
 ) -> list[_Scanned]:
     """Dispatches the scans of one part without waiting for any."""
 
-    def scan(rows: Int64, vectors: jax.Array, inside: NDArray[np.generic]) -> _Scanned:
+    def scan(
+        first: int,
+        chosen: Int64 | None,
+        vectors: jax.Array,
+        count: int,
+        mask: NDArray[np.generic] | None = None,
+    ) -> _Scanned:
         best = min(k, len(vectors))
-        return _Scanned(part, rows, *_scan(queries, vectors, inside, metric=metric, k=best, dims=dims))
+        found = _scan(queries, vectors, np.int32(count), mask, metric=metric, k=best, dims=dims)
+        return _Scanned(part, first, chosen, *found)
 
-    chosen = np.flatnonzero(allowed)
-    if chosen.size <= allowed.size // 8:
+    size = block_rows()
+    everything = allowed is part.alive and part.live_count == len(allowed)
+    chosen = np.zeros(0, np.int64) if everything else np.flatnonzero(allowed)
+    # Few rows are gathered; to an accelerator they would have to be sent.
+    if not everything and chosen.size <= (allowed.size // 8 if size == BLOCK_ROWS else _MOST_SENT):
         if chosen.size == 0:
             return []
         vectors = jnp.asarray(_pad(part.rows.gather(chosen), _power(chosen.size, _LEAST_ROWS)))
-        return [scan(chosen, vectors, np.arange(len(vectors)) < chosen.size)]
+        return [scan(0, chosen, vectors, chosen.size)]
     started = []
-    for start, vectors in zip(range(0, len(allowed), BLOCK_ROWS), part.rows.blocks(), strict=True):
-        mask = _pad(allowed[start : start + BLOCK_ROWS], len(vectors))
-        started.append(scan(np.arange(start, start + len(vectors)), vectors, mask))
+    for start, vectors in zip(range(0, len(allowed), size), part.rows.blocks(), strict=True):
+        inside = allowed[start : start + size]
+        mask = None if everything else _pad(inside, len(vectors))
+        started.append(scan(start, None, vectors, len(inside), mask))
     return started
 
 
