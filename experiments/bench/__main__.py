@@ -5,7 +5,7 @@ import sys
 
 BENCHMARKS = (
     *("chat", "decode", "prefill", "goodput", "generation", "fidelity", "agreement"),
-    *("embed", "vision", "qa", "store", "startup", "dsl"),
+    *("embed", "vision", "qa", "store", "ann", "flat", "startup", "dsl"),
 )
 
 

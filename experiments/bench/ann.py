@@ -1,8 +1,9 @@
 """Recall and speed of the graph index beside hnswlib, faiss and usearch: one thread, one run, same vectors.
 
 Run: `python -m experiments.bench.ann [--data texts|glove|clustered|unlike|lengths|wide|repeated] [--rows N]
-[--peers NAME...] [--xla] [--picture FILE]`. Searches take turns, so that a slow minute hits each alike; times
-are of the processor. Speeds "at recall 0.95" are read off each one's curve, between its two nearest settings.
+[--peers NAME...] [--disk] [--xla] [--picture FILE]`. Searches take turns, so that a slow minute hits each
+alike; times are of the processor. Speeds "at recall 0.95" are read off each one's curve, between its two
+nearest settings.
 """
 
 import argparse
@@ -47,8 +48,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", choices=DATA, default="texts")
     parser.add_argument("--rows", type=int, default=100_000)
-    parser.add_argument("--peers", nargs="*", default=[contender.name for contender in CONTENDERS[1:]])
+    peers = [one.name for one in CONTENDERS if not one.name.startswith("tarsia")]
+    parser.add_argument("--peers", nargs="*", default=peers)
     parser.add_argument("--xla", action="store_true", help="search by JAX alone")
+    parser.add_argument("--disk", action="store_true", help="also with vectors on disk")
     parser.add_argument("--picture", type=Path)
     options = parser.parse_args()
     pin_to_one_core()
@@ -56,6 +59,8 @@ def main() -> None:
     print(f"ann: {data.name}, {data.vectors.shape}, {data.metric}, one thread, {machine()}")
     best = nearest(data)
     wanted = {"tarsia", *options.peers}
+    if options.disk:
+        wanted |= {"tarsia, disk", "tarsia, blocks"}
     curves = compare(data, best, [one for one in CONTENDERS if one.name in wanted], xla=options.xla)
     show(curves)
     if options.picture:
@@ -124,6 +129,9 @@ def compare(data: Data, best: np.ndarray, contenders: list[Contender], *, xla: b
                     recalls[key] = recall(data, best, np.asarray(found, np.int64))
                 else:
                     times[key] = min(spent, times.get(key, np.inf))
+    for name, index in built.items():
+        if index.forget is not None:
+            print(f"  {name}, nothing cached: {cold(index, data, contenders, name)}")
     return [
         Curve(
             one.name,
@@ -133,6 +141,19 @@ def compare(data: Data, best: np.ndarray, contenders: list[Contender], *, xla: b
         )
         for one in contenders
     ]
+
+
+def cold(index: Built, data: Data, contenders: list[Contender], name: str) -> str:
+    """Wall milliseconds of single queries at the setting nearest to 64, the files' pages dropped."""
+    setting = min(next(one.settings for one in contenders if one.name == name), key=lambda at: abs(at - 64))
+    index.forget()
+    spent = []
+    for query in data.queries[:150]:
+        started = time.perf_counter()
+        index.search(query[None], setting)
+        spent.append(time.perf_counter() - started)
+    p50, p99 = np.quantile(spent, [0.5, 0.99]) * 1e3
+    return f"p50 {p50:.2f} ms, p99 {p99:.2f} ms a query (width {setting})"
 
 
 def show(curves: list[Curve]) -> None:

@@ -1,11 +1,13 @@
-"""Durable upserts beside a bare append + fdatasync of the same bytes, and exact search beside NumPy.
+"""Durable upserts beside a bare append + fdatasync of the same bytes and SQLite; exact search beside NumPy.
 
 Run: `python -m experiments.bench.store [--rows N]`.
 """
 
 import argparse
 import os
+import sqlite3
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -27,25 +29,48 @@ def main() -> None:
     print(f"store: {options.rows} rows of {DIM} float32, {machine()}")
     with tempfile.TemporaryDirectory() as folder, Database.open(folder) as database:
         collection = database.collection("bench", dim=DIM)
-        writes(collection, Path(folder) / "bare.log", vectors)
+        writes(collection, Path(folder), vectors)
         searches(collection, vectors, rng)
 
 
-def writes(collection: Collection, bare: Path, vectors: np.ndarray) -> None:
-    """Batches of 100, in turn: one into the store, one of as many bytes into a bare file."""
-    store, plain = [], []
-    with bare.open("ab", buffering=0) as log:
+def writes(collection: Collection, folder: Path, vectors: np.ndarray) -> None:
+    """Batches of 100, in turn: into the store, as many bytes into a bare file, and into SQLite; then four
+    threads that share the store's syncs."""
+    spans: dict[str, list[Span]] = {"bare append": [], "store": [], "SQLite": []}
+    table = sqlite3.connect(folder / "rows.sqlite", isolation_level=None)
+    table.execute("PRAGMA journal_mode=WAL")
+    table.execute("PRAGMA synchronous=FULL")
+    table.execute("CREATE TABLE rows (id TEXT PRIMARY KEY, vector BLOB) WITHOUT ROWID")
+    with (folder / "bare.log").open("ab", buffering=0) as log:
         for start in range(0, len(vectors), BATCH):
             rows = vectors[start : start + BATCH]
             ids = [f"{row:08d}" for row in range(start, start + len(rows))]
             payload = rows.tobytes() + "".join(ids).encode()
-            plain.append(timed(lambda data=payload: append(log.fileno(), data)))
-            store.append(timed(lambda ids=ids, rows=rows: collection.upsert(ids, rows)))
-    rates = {name: len(vectors) / total(spans).wall for name, spans in (("bare", plain), ("store", store))}
-    print(
-        f"  durable batches of {BATCH}: store {rates['store']:.0f} rows/s, bare append + fdatasync "
-        f"{rates['bare']:.0f} rows/s, ratio {rates['store'] / rates['bare']:.2f}"
-    )
+            spans["bare append"].append(timed(lambda data=payload: append(log.fileno(), data)))
+            spans["store"].append(timed(lambda ids=ids, rows=rows: collection.upsert(ids, rows)))
+            spans["SQLite"].append(timed(lambda ids=ids, rows=rows: insert(table, ids, rows)))
+    rates = {name: len(vectors) / total(runs).wall for name, runs in spans.items()}
+    rates["store, 4 threads"] = len(vectors) / timed(lambda: by_threads(collection, vectors, 4)).wall
+    for name, rate in rates.items():
+        print(
+            f"  durable batches of {BATCH}: {name} {rate:,.0f} rows/s, {rate / rates['bare append']:.2f} of bare"
+        )
+
+
+def insert(table: sqlite3.Connection, ids: list[str], rows: np.ndarray) -> None:
+    table.execute("BEGIN")
+    values = zip(ids, (row.tobytes() for row in rows), strict=True)
+    table.executemany("INSERT OR REPLACE INTO rows VALUES (?, ?)", values)
+    table.execute("COMMIT")
+
+
+def by_threads(collection: Collection, vectors: np.ndarray, threads: int) -> None:
+    def write(start: int) -> None:
+        rows = vectors[start : start + BATCH]
+        collection.upsert([f"{row:08d}" for row in range(start, start + len(rows))], rows)
+
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(write, range(0, len(vectors), BATCH)))
 
 
 def append(descriptor: int, data: bytes) -> None:
