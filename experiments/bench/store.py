@@ -52,9 +52,8 @@ def writes(collection: Collection, folder: Path, vectors: np.ndarray) -> None:
     rates = {name: len(vectors) / total(runs).wall for name, runs in spans.items()}
     rates["store, 4 threads"] = len(vectors) / timed(lambda: by_threads(collection, vectors, 4)).wall
     for name, rate in rates.items():
-        print(
-            f"  durable batches of {BATCH}: {name} {rate:,.0f} rows/s, {rate / rates['bare append']:.2f} of bare"
-        )
+        share = rate / rates["bare append"]
+        print(f"  durable batches of {BATCH}: {name} {rate:,.0f} rows/s, {share:.2f} of a bare append")
 
 
 def insert(table: sqlite3.Connection, ids: list[str], rows: np.ndarray) -> None:
