@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -18,10 +19,9 @@ _TEXTS = ("text", "texts", "document")
 
 def _pyarrow() -> ModuleType:
     try:
-        import pyarrow.parquet as found
+        return import_module("pyarrow.parquet")
     except ImportError as error:
         raise InvalidQuery("Parquet needs pyarrow: pip install 'tarsia[parquet]'") from error
-    return found  # type: ignore[no-any-return]
 
 
 def read(path: Path) -> Iterator[Rows]:
