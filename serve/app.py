@@ -82,15 +82,28 @@ def create_app(runtime: "Runtime", settings: Settings, *, drain: Drain | None = 
     return app
 
 
-def live_gauges(stats: Mapping[str, object]) -> dict[str, float]:
-    """The numbers among a runtime's statistics, nested names joined by an underscore."""
-    gauges: dict[str, float] = {}
+def live_gauges(stats: Mapping[str, object]) -> dict[str, float | dict[str, float]]:
+    """The numbers among a runtime's statistics, nested names joined by an underscore; those of collections
+    by the collection's name."""
+    gauges: dict[str, float | dict[str, float]] = dict(_numbers({**stats, "collections": None}))
+    collections = stats.get("collections")
+    if isinstance(collections, Mapping):
+        for collection, facts in collections.items():
+            for name, number in _numbers(facts).items():
+                of_each = gauges.setdefault(f"collection_{name}", {})
+                assert isinstance(of_each, dict)
+                of_each[collection] = number
+    return gauges
+
+
+def _numbers(stats: Mapping[str, object]) -> dict[str, float]:
+    found: dict[str, float] = {}
     for name, value in stats.items():
         if isinstance(value, Mapping):
-            gauges |= {f"{name}_{inner}": number for inner, number in live_gauges(value).items()}
+            found |= {f"{name}_{inner}": number for inner, number in _numbers(value).items()}
         elif isinstance(value, int | float):
-            gauges[name] = float(value)
-    return gauges
+            found[name] = float(value)
+    return found
 
 
 def _middleware(settings: Settings, counters: Metrics, drain: Drain) -> list[Middleware]:

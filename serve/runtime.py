@@ -228,7 +228,8 @@ class Runtime:
     def stats(self) -> dict[str, Any]:
         """Counters for `/metrics` and `tarsia doctor`, read without touching a device."""
         chat = asdict(self._chat.generator.stats()) if self._chat is not None else {}
-        return {"chat": chat, "documents": len(self.library.documents())}
+        collections = {name: asdict(stats) for name, stats in self._database.stats().items()}
+        return {"chat": chat, "documents": len(self.library.documents()), "collections": collections}
 
     def close(self) -> None:
         """Ends streams, closes the database. Idempotent."""

@@ -2,8 +2,8 @@ from stores.collection import Collection, CollectionStats, Row, VerifyReport
 from stores.database import Database
 from stores.errors import StoreError
 from stores.log.snapshot import Snapshot
+from stores.options import Options
 from stores.query.explain import Explanation, Hit, Hits
-from stores.tree import Options
 
 __all__ = [
     "Collection",

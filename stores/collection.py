@@ -305,7 +305,7 @@ class Collection:
             rows=live,
             dead=sum(part.rows.count for part in view) - live,
             segments=len(tree.state.segments),
-            unsealed_rows=tree.state.unsealed[0].count,
+            unsealed_rows=tree.state.unsealed_count,
             log_bytes=tree.log.bytes,
             disk_bytes=tree.disk_bytes,
             commits=tree.commits,

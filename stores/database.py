@@ -12,14 +12,15 @@ from threading import Lock
 from types import TracebackType
 from typing import Self
 
-from stores.collection import Collection
+from stores.collection import Collection, CollectionStats
 from stores.errors import CollectionNotFound, InvalidQuery, ModelMismatch, StoreClosed, StoreLocked
 from stores.log.disk import Disk, explaining
 from stores.log.snapshot import FOLDER, Snapshot, clone, describe
-from stores.maintenance import Worker
+from stores.maintenance import Workers
+from stores.options import Options
 from stores.reembed import SUFFIX, Embed, Reembedding
 from stores.schema import Metric, Schema, check_name
-from stores.tree import Options, Tree, create_tree
+from stores.tree import Tree, create_tree
 
 
 class Database:
@@ -33,7 +34,7 @@ class Database:
         self.path, self._lock_fd, self._disk, self._options = path, lock_fd, disk, options
         self._folder = path / "collections"
         self._open: dict[str, tuple[Collection, Tree]] = {}
-        self._worker = Worker()
+        self._workers = Workers()
         self._mutex = Lock()
         self._closed = False
 
@@ -79,13 +80,19 @@ class Database:
             with explaining(f"collection {name!r} cannot be created"):
                 create_tree(folder, schema, self._disk)
         with explaining(f"collection {name!r} cannot be opened"):
-            tree = Tree(folder, self._disk, self._options, self._worker)
+            tree = Tree(folder, self._disk, self._options, self._workers)
         self._open[name] = (Collection(name, tree), tree)
 
     def collections(self) -> list[str]:
         """Names of all collections, sorted."""
         self._require_open()
         return sorted(path.name for path in self._folder.iterdir() if not path.name.startswith("."))
+
+    def stats(self) -> dict[str, CollectionStats]:
+        """Of the collections that have been opened, by name."""
+        with self._mutex:
+            opened = {name: collection for name, (collection, _) in self._open.items()}
+        return {name: collection.stats() for name, collection in opened.items()}
 
     def drop(self, name: str) -> None:
         """Removes a collection and all its files. CollectionNotFound."""
@@ -149,7 +156,7 @@ class Database:
             restored = self._folder / f".{name}.restored"
             self._disk.remove_tree(restored)
             clone(source, restored, self._disk)
-            checked = Tree(restored, self._disk, self._options, self._worker)
+            checked = Tree(restored, self._disk, self._options, self._workers)
             try:
                 checked.verify()
             finally:
@@ -192,7 +199,7 @@ class Database:
                 tree.close()
                 del self._open[name]
                 self._swap_in(restored, name)
-            tree = Tree(self._folder / name, self._disk, self._options, self._worker)
+            tree = Tree(self._folder / name, self._disk, self._options, self._workers)
             collection.follow(tree)
             self._open[name] = (collection, tree)
         return collection
@@ -219,7 +226,7 @@ class Database:
             self._closed = True
             for _, tree in self._open.values():
                 tree.close()
-            self._worker.close()
+            self._workers.close()
             os.close(self._lock_fd)
 
     def __enter__(self) -> Self:

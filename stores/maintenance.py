@@ -1,4 +1,5 @@
-"""Merging beside the work that people wait for: one thread of a database, which steps aside for readers."""
+"""Sealing and merging beside the work that people wait for: two threads of a database; merging steps aside
+for readers."""
 
 import atexit
 import os
@@ -17,7 +18,8 @@ class Cancelled(Exception):
 class Worker:
     """Runs jobs one after the other; a job asked for again before it began runs once."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str, niceness: int = 0) -> None:
+        self._name, self._niceness = name, niceness
         self._changed = threading.Condition()
         self._jobs: list[Callable[[], None]] = []
         self._thread: threading.Thread | None = None
@@ -30,15 +32,15 @@ class Worker:
                 return
             self._jobs.append(job)
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="tarsia-merge", daemon=True)
+                self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
                 self._thread.start()
                 # A daemon thread inside compiled code must not outlive the interpreter.
                 atexit.register(self.close)
             self._changed.notify()
 
     def _run(self) -> None:
-        if hasattr(os, "setpriority"):
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
+        if self._niceness and hasattr(os, "setpriority"):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), self._niceness)
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._jobs or self._closed)
@@ -56,6 +58,19 @@ class Worker:
         if self._thread is not None:
             self._thread.join()
             atexit.unregister(self.close)
+
+
+class Workers:
+    """A database's threads: the sealing of memtables must not wait for a long merge."""
+
+    def __init__(self) -> None:
+        self.sealing = Worker("tarsia-seal")
+        self.merging = Worker("tarsia-merge", _NICENESS)
+
+    def close(self) -> None:
+        """`Worker.close`, of both."""
+        self.sealing.close()
+        self.merging.close()
 
 
 class Pace:

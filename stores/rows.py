@@ -14,6 +14,8 @@ from stores.segment.sparse import encode_sparse
 from stores.segment.view import Float32
 
 MAX_ID_BYTES = 1024
+# Squared lengths between which float32 loses nothing of them.
+_SMALL, _LARGE = 1e-20, 1e30
 
 
 def make_batch(
@@ -33,27 +35,32 @@ def make_batch(
     for name, column in (("vectors", rows), ("metadata", metadata), ("texts", texts), ("sparse", sparse)):
         if column is not None and len(column) != len(encoded):
             raise InvalidQuery(f"{name} has {len(column)} rows, ids has {len(encoded)}; give one for each id")
-    none: list[None] = [None] * len(encoded)
+    none: list[bytes | None] = [None] * len(encoded)
     return Batch(
         encoded,
-        [encode_metadata(row, value) for row, value in enumerate(none if metadata is None else metadata)],
-        [
-            None if text is None else encode_text(row, text)
-            for row, text in enumerate(none if texts is None else texts)
-        ],
+        none if metadata is None else [encode_metadata(row, value) for row, value in enumerate(metadata)],
+        none if texts is None else [_optional_text(row, text) for row, text in enumerate(texts)],
         rows,
         [encode_sparse(row, value) for row, value in enumerate(sparse)] if sparse is not None else (),
     )
+
+
+def _optional_text(row: int, text: str | None) -> bytes | None:
+    return None if text is None else encode_text(row, text)
 
 
 def encode_ids(ids: Sequence[str]) -> list[bytes]:
     """UTF-8 ids. InvalidRow for what is not text, empty or too long."""
     if isinstance(ids, str | bytes):
         raise InvalidQuery("ids must be a list of texts, not one text")
-    encoded = [encode_text(row, id, "the id") for row, id in enumerate(ids)]
-    for row, id in enumerate(encoded):
-        if not 1 <= len(id) <= MAX_ID_BYTES:
-            raise InvalidRow(row, f"an id has 1 to {MAX_ID_BYTES} bytes, this one {len(id)}")
+    try:
+        encoded = [id.encode() for id in ids]
+    except (AttributeError, UnicodeEncodeError):
+        encoded = [encode_text(row, id, "the id") for row, id in enumerate(ids)]  # names the row
+    lengths = list(map(len, encoded))
+    if lengths and not (min(lengths) >= 1 and max(lengths) <= MAX_ID_BYTES):
+        row = next(row for row, length in enumerate(lengths) if not 1 <= length <= MAX_ID_BYTES)
+        raise InvalidRow(row, f"an id has 1 to {MAX_ID_BYTES} bytes, this one {lengths[row]}")
     return encoded
 
 
@@ -86,8 +93,8 @@ def check_vectors(schema: Schema, vectors: ArrayLike) -> Float32:
             f"vectors have {array.shape[1]} dimensions, the collection {schema.dim}; "
             "use the model that it was made with, or another collection"
         )
-    finite = np.isfinite(array).all(axis=1)
-    if not finite.all():
+    # One number that any NaN or infinity spoils; large ones as well, so then each is looked at.
+    if not np.isfinite(np.vdot(array, array)) and not (finite := np.isfinite(array).all(axis=1)).all():
         raise InvalidVector(int(np.argmin(finite)), "the vector holds NaN, an infinity or a number too large")
     return array
 
@@ -124,11 +131,14 @@ def unit_rows(schema: Schema, rows: Float32) -> Float32:
     """For cosine, rows of length 1; otherwise `rows`. InvalidVector for zeros, which have no direction."""
     if schema.metric != "cosine":
         return rows
-    # In float64, so that neither tiny nor huge components lose the length.
-    lengths = np.linalg.norm(rows.astype(np.float64), axis=1)
-    if len(lengths) and lengths.min() == 0:
-        raise InvalidVector(
-            int(np.argmin(lengths)), "the vector is all zeros, which has no cosine with anything"
-        )
-    unit: Float32 = (rows / lengths[:, None]).astype(np.float32)
+    with np.errstate(over="ignore"):
+        squares = np.einsum("nd,nd->n", rows, rows)
+    if len(squares) and not (squares.min() > _SMALL and squares.max() < _LARGE):
+        # In float64, so that neither tiny nor huge components lose the length.
+        squares = np.einsum("nd,nd->n", rows, rows, dtype=np.float64)
+        if squares.min() == 0:
+            raise InvalidVector(
+                int(np.argmin(squares)), "the vector is all zeros, which has no cosine with anything"
+            )
+    unit: Float32 = (rows / np.sqrt(squares)[:, None]).astype(np.float32, copy=False)
     return unit

@@ -1,22 +1,24 @@
 """One collection's rows on disk and in memory: log, memtable, segments, and how they become each other.
 
-A write is logged, synced, then applied to the memtable (`GroupCommit`). A full memtable is sealed into
-a segment; a manifest names it and raises the floor below which the log is no longer needed. Merging
-rewrites segments without their dead. Each step is durable before the next one relies on it, so that
-a crash anywhere leaves either the state before or the state after. It knows rows, not queries.
+A write is logged, synced, then applied to the memtable (`GroupCommit`). A full memtable is frozen, and
+another takes its place; the frozen one is sealed into a segment; a manifest names it and raises the floor
+below which the log is no longer needed. Merging rewrites segments without their dead. Each step is durable
+before the next one relies on it, so that a crash anywhere leaves either the state before or the state
+after. It knows rows, not queries.
 """
 
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from threading import Lock
+from threading import RLock
 
 import numpy as np
 
 from stores.errors import CorruptStore, StoreClosed, StoreError
+from stores.index import kernels
 from stores.index.graph.arrange import Arrangement, arrange
 from stores.index.graph.build import DEGREE, Progress
 from stores.index.graph.index import node_bytes
@@ -26,8 +28,9 @@ from stores.log.disk import Disk, explaining
 from stores.log.manifest import Manifest, SegmentEntry
 from stores.log.records import DELETE, UPSERT, UPSERT_SPARSE, Record
 from stores.log.snapshot import clone
-from stores.log.wal import ROTATE_BYTES, Log
-from stores.maintenance import Cancelled, Pace, Worker
+from stores.log.wal import Log
+from stores.maintenance import Cancelled, Pace, Workers
+from stores.options import Options
 from stores.query.recall import Shadow
 from stores.query.search import Tuning
 from stores.schema import Schema
@@ -44,22 +47,8 @@ from stores.segment.view import View
 _logger = logging.getLogger(__name__)
 _MOST_SEGMENTS = 24
 _FEWEST_NODES = 8
-
-
-@dataclass(frozen=True)
-class Options:
-    """When the memtable is sealed (its rows, or bytes in the log), when a log file is full, from how many
-    rows a merged segment gets a graph, whether merging is left to a thread of its own, and how much memory
-    a collection's graphs may take before they are searched on disk (None: all they want). One query in
-    `shadow_every` is answered exactly too, to measure recall (None: none is)."""
-
-    seal_rows: int = 8192
-    seal_bytes: int = 64 << 20
-    rotate_bytes: int = ROTATE_BYTES
-    graph_rows: int = 16_384
-    background: bool = True
-    memory_bytes: int | None = None
-    shadow_every: int | None = 1000
+_TOO_LARGE = 1e15
+_SLAB = 16_384
 
 
 def create_tree(folder: Path, schema: Schema, disk: Disk) -> None:
@@ -77,20 +66,22 @@ def create_tree(folder: Path, schema: Schema, disk: Disk) -> None:
 class Tree:
     """An open collection's storage. Thread-safe. Opening it replays the log: `CorruptStore` if it cannot."""
 
-    def __init__(self, folder: Path, disk: Disk, options: Options, worker: Worker) -> None:
-        self.folder, self._disk, self._options, self._worker = folder, disk, options, worker
+    def __init__(self, folder: Path, disk: Disk, options: Options, workers: Workers) -> None:
+        self.folder, self._disk, self._options, self._workers = folder, disk, options, workers
         self._segments_folder = folder / "seg"
         self._manifest = manifests.read(folder)
         self._next_number = manifests.highest_number(folder) + 1
         self.schema: Schema = self._manifest.schema
         self.state = State(self.schema.width, options.seal_rows)
         self._saved: dict[int, Bools] = {}
-        self._merging = Lock()
+        # Taken in this order, and before the commit's `exclusive`.
+        self._merging, self._sealing = RLock(), RLock()
+        self._frozen_floor = 0
         self._patience = 1
         self._closed = self._impatient = False
         self._last_read = 0.0
         self.maintenance_error: str | None = None
-        self.tuning = Tuning(options.memory_bytes, Shadow(options.shadow_every, worker.ask))
+        self.tuning = Tuning(options.memory_bytes, Shadow(options.shadow_every, workers.merging.ask))
         self._load_segments()
         self.log = Log(folder / "wal", disk, rotate_bytes=options.rotate_bytes)
         self._commit = GroupCommit(self.log, self._apply)
@@ -112,6 +103,8 @@ class Tree:
         except ValueError as error:
             raise CorruptStore(self.folder, str(error)) from error
         self._saved = {segment.serial: alive for segment, alive in loaded}
+        if any(segment.has_graph for segment, _ in loaded):
+            self._workers.merging.ask(kernels.warm)
 
     def _replay(self) -> None:
         for record in self.log.replay(self._manifest.floor):
@@ -175,7 +168,7 @@ class Tree:
     @contextmanager
     def without_writers(self) -> Iterator[None]:
         """Nothing is written while this is held but by this thread."""
-        with self._commit.exclusive:
+        with self._undisturbed(), self._sealing, self._commit.exclusive:
             yield
 
     def write_alone(self, kind: int, make: Callable[[], bytes | None]) -> int:
@@ -189,21 +182,29 @@ class Tree:
         if not self._due():
             return
         with self._putting_off():
-            with self._commit.exclusive:
+            background = self._options.background
+            with self._sealing:
                 if self._due():
-                    self.seal()
-            behind = len(self.state.segments) >= _MOST_SEGMENTS
-            if self._options.background and not behind:
-                self._worker.ask(self._merge_quietly)
-            elif self._merging.acquire(blocking=behind):
-                # Merging has fallen behind writing, or has no thread: then writers wait for it.
-                try:
+                    # One that is frozen still: writing is faster than the disk takes segments, so it waits.
+                    self._seal_frozen()
+                    self._freeze()
+                if not background:
+                    self._seal_frozen()
+            if background:
+                self._workers.sealing.ask(self._seal_quietly)
+            if not background or len(self.state.segments) >= _MOST_SEGMENTS:
+                # Merging has no thread, or has fallen behind writing: then writers wait for it.
+                with self._merging:
                     self._merge_as_planned(lambda share: None)
-                finally:
-                    self._merging.release()
+
+    def _seal_quietly(self) -> None:
+        """What the sealing worker does; then there may be enough segments to merge."""
+        with self._putting_off(), self._sealing:
+            self._seal_frozen()
+        self._workers.merging.ask(self._merge_quietly)
 
     def _merge_quietly(self) -> None:
-        """What the worker does."""
+        """What the merging worker does."""
         pace = Pace(lambda: self._closed or self._impatient, lambda: self._last_read)
         with self._putting_off(), self._merging:
             if not self._closed:
@@ -236,27 +237,43 @@ class Tree:
             self.seal()
 
     def seal(self) -> None:
-        """Turns the memtable into a segment and lets go of the log before it. OSError: nothing changed."""
+        """Turns all that is in memory into segments and lets go of the log before it. OSError: it is still
+        in the log and searchable, and the next call tries again."""
+        with self._sealing:
+            self._seal_frozen()
+            self._freeze()
+            self._seal_frozen()
+
+    def _freeze(self) -> None:
+        """Later writes go to another memtable and another log file. Hold `_sealing`; none may be frozen."""
         with self._commit.exclusive:
             self._require_open()
             floor = self.log.last_index
             if floor == self._manifest.floor:
                 return
-            rows, alive = self.state.unsealed
-            kept = np.flatnonzero(alive)
-            segment = self._build(Joined([(rows, kept)], self.schema.width))
             self.log.rotate()
+            self.state.freeze()
+            self._frozen_floor, self.log.pending_bytes = floor, 0
+
+    def _seal_frozen(self) -> None:
+        """Builds beside the writers, then swaps with them held off, as `_merge` does. Hold `_sealing`."""
+        if self.state.frozen is None:
+            return
+        rows, alive = self.state.frozen
+        kept = np.flatnonzero(alive)
+        segment = self._build(Joined([(rows, kept)], self.schema.width))
+        with self._commit.exclusive:
+            self._require_open()
             entries = self._saved_entries()
             if segment is not None:
-                entries.append(segment.entry)
-            self._write_manifest(replace(self._manifest, floor=floor, segments=tuple(entries)))
+                entries.append(self._save_tombs(segment, self.state.frozen[1][kept]))
+            self._write_manifest(replace(self._manifest, floor=self._frozen_floor, segments=tuple(entries)))
             self.state.seal(segment, kept)
-            self.log.pending_bytes = 0
             self._after_manifest(dropped=[])
 
     def snapshot(self, target: Path) -> None:
         """A copy of everything that has been written, at `target`; writers wait for the making of it."""
-        with self._commit.exclusive, explaining(f"{self.folder.name}: no snapshot could be made"):
+        with self._sealing, self._commit.exclusive, explaining(f"{self.folder.name}: no snapshot was made"):
             self.seal()
             clone(self.folder, target, self._disk)
 
@@ -276,12 +293,18 @@ class Tree:
 
     @contextmanager
     def _alone(self, done: str) -> Iterator[None]:
-        """The memtable sealed, and no merge in progress: a background one is stopped."""
+        """All rows in segments, and no merge in progress: a background one is stopped."""
+        with self._undisturbed(), explaining(f"{self.folder.name}: the collection could not be {done}"):
+            self.seal()
+            yield
+
+    @contextmanager
+    def _undisturbed(self) -> Iterator[None]:
+        """No merge but this thread's; one in the background is stopped."""
         self._impatient = True
         try:
-            with self._merging, explaining(f"{self.folder.name}: the collection could not be {done}"):
+            with self._merging:
                 self._impatient = False
-                self.seal()
                 yield
         finally:
             self._impatient = False
@@ -332,6 +355,8 @@ class Tree:
     def _arranged(self, joined: Joined) -> Arrangement | None:
         """The order for a segment with a graph; None for one that is better scanned."""
         if len(joined) < self._options.graph_rows or self.schema.metric == "hamming":
+            return None
+        if self.schema.metric != "cosine" and not _codable(joined):
             return None
         arrangement = arrange(joined, self.schema.metric)
         return arrangement if arrangement.nodes >= _FEWEST_NODES else None
@@ -421,5 +446,11 @@ class Tree:
     def close(self) -> None:
         """Waits for the write or merge in progress. What is in the log stays there for the next opening."""
         self._closed = True
-        with self._merging, self._commit.exclusive:
+        with self._merging, self._sealing, self._commit.exclusive:
             self.log.close()
+
+
+def _codable(joined: Joined) -> bool:
+    """Whether float32 holds the squared lengths of all rows, which codes and graphs are made from."""
+    slabs = (joined[start : start + _SLAB] for start in range(0, len(joined), _SLAB))
+    return all(float(np.abs(slab).max()) < _TOO_LARGE for slab in slabs)

@@ -18,8 +18,9 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 
-Gauges = Callable[[], Mapping[str, float]]
-"""Reads what is live now, as gauge name (without the prefix) -> value; called once per scrape."""
+Gauges = Callable[[], Mapping[str, float | Mapping[str, float]]]
+"""Reads what is live now, as gauge name (without the prefix) -> value, or the value of each collection by
+its name; called once per scrape."""
 
 
 class Metrics:
@@ -89,4 +90,11 @@ class _Live(Collector):
 
     def collect(self) -> Iterable[Metric]:
         for name, value in self._gauges().items():
-            yield GaugeMetricFamily(f"tarsia_{name}", name.replace("_", " "), value=value)
+            about = f"tarsia_{name}", name.replace("_", " ")
+            if isinstance(value, Mapping):
+                family = GaugeMetricFamily(*about, labels=["collection"])
+                for collection, number in value.items():
+                    family.add_metric([collection], number)
+                yield family
+            else:
+                yield GaugeMetricFamily(*about, value=value)

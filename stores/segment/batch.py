@@ -47,7 +47,8 @@ class Batch:
     def encode(self) -> bytes:
         columns = [encode_strings(column) for column in (self.ids, self.metadata, self.texts)]
         head = _HEAD.pack(*self.vectors.shape, *(len(column) for column in columns))
-        return b"".join([head, *columns, self.vectors.astype("<f4", copy=False).tobytes()])
+        vectors = np.ascontiguousarray(self.vectors, "<f4")
+        return b"".join([head, *columns, vectors.data.cast("B") if vectors.size else b""])
 
     @classmethod
     def decode(cls, payload: bytes) -> "Batch":

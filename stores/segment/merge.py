@@ -10,6 +10,7 @@ from stores.query.postings import Postings
 from stores.segment.build import Content, slabs
 from stores.segment.memtable import MemRows
 from stores.segment.segment import Segment
+from stores.segment.strings import Strings
 from stores.segment.view import Float32, Int64
 
 Source = tuple[Segment | MemRows, Int64]
@@ -41,11 +42,20 @@ class Joined:
             vectors[inside] = self._rows[number].gather(self._chosen[positions[inside]])
         return vectors
 
-    def rows(self, order: Int64) -> Iterator[tuple[Segment | MemRows, int]]:
-        """Source and row at each position of `order`."""
-        places = np.searchsorted(self._ends, order, side="right").tolist()
-        for number, row in zip(places, self._chosen[order].tolist(), strict=True):
-            yield self._rows[number], row
+    def column(self, name: str, order: Int64) -> Iterator[bytes | None]:
+        """The values of a string column (`ids`, `raw_texts`, ...) at each position of `order`."""
+        for start in range(0, len(order), _SLAB):
+            positions = order[start : start + _SLAB]
+            places, rows = np.searchsorted(self._ends, positions, side="right"), self._chosen[positions]
+            values = np.empty(len(positions), object)
+            for number in np.unique(places).tolist():
+                inside = np.flatnonzero(places == number)
+                values[inside] = _take(getattr(self._rows[number], name), rows[inside].tolist())
+            yield from values.tolist()
+
+
+def _take(column: Strings | Sequence[bytes | None], rows: Sequence[int]) -> list[bytes | None]:
+    return column.take(rows) if isinstance(column, Strings) else [column[row] for row in rows]
 
 
 def content_of(
@@ -55,11 +65,11 @@ def content_of(
     order = np.arange(len(joined)) if arrangement is None else arrangement.order
     return Content(
         dim,
-        ids=[rows.ids[row] or b"" for rows, row in joined.rows(order)],
-        metadata=(rows.raw_metadata[row] for rows, row in joined.rows(order)),
-        texts=(rows.raw_texts[row] for rows, row in joined.rows(order)),
+        ids=[id or b"" for id in joined.column("ids", order)],
+        metadata=joined.column("raw_metadata", order),
+        texts=joined.column("raw_texts", order),
         vectors=_vectors(joined, order),
-        sparse=[rows.raw_sparse[row] for rows, row in joined.rows(order)],
+        sparse=list(joined.column("raw_sparse", order)),
         arrangement=arrangement,
         blocks=blocks,
     )

@@ -124,6 +124,10 @@ class Segment:
     def _blocks(self) -> list[jax.Array]:
         return to_blocks(self.padded_vectors)
 
+    def decoded_ids(self) -> list[str]:
+        """All ids, of the dead as well."""
+        return [(id or b"").decode() for id in self.ids]
+
     def id(self, row: int) -> str:
         return (self.ids[row] or b"").decode()
 

@@ -5,6 +5,7 @@ time; readers take `view` without a lock, and `locate` under one that is held fo
 """
 
 from collections.abc import Iterable, Sequence
+from itertools import compress
 from threading import Lock
 
 import numpy as np
@@ -25,6 +26,8 @@ class State:
         self._segments: dict[int, tuple[Segment, Bools]] = {}
         self._serial = 0
         self.view: View = ()
+        self.frozen: tuple[MemRows, Bools] | None = None
+        """A memtable that waits to be sealed, and which of its rows live."""
         self._start_memtable()
 
     def next_serial(self) -> int:
@@ -38,13 +41,14 @@ class State:
 
     def _publish(self) -> None:
         sealed = [Part(segment, alive) for segment, alive in self._segments.values()]
-        recent = [Part(self._mem_rows, self._mem_alive)] if self._mem_rows.count else []
-        self.view = (*sealed, *recent)
+        unsealed = [self.frozen] if self.frozen else []
+        unsealed.append((self._mem_rows, self._mem_alive))
+        self.view = (*sealed, *(Part(rows, alive) for rows, alive in unsealed if rows.count))
 
     @property
-    def unsealed(self) -> tuple[MemRows, Bools]:
-        """The memtable's rows, and which of them live."""
-        return self._mem_rows, self._mem_alive
+    def unsealed_count(self) -> int:
+        """Rows in memory, dead ones included."""
+        return self._mem_rows.count + (self.frozen[0].count if self.frozen else 0)
 
     @property
     def segments(self) -> list[tuple[Segment, Bools]]:
@@ -60,9 +64,7 @@ class State:
         """Takes in segments found at opening. ValueError if an id lives twice."""
         with self._lock:
             for segment, alive in segments:
-                self._segments[segment.serial] = (segment, alive)
-                live = np.flatnonzero(alive)
-                self._places.update((segment.id(row), pack(segment.serial, row)) for row in live.tolist())
+                self._adopt(segment, alive, segment.decoded_ids())
             self._publish()
         if len(self._places) != sum(int(np.count_nonzero(alive)) for _, alive in segments):
             raise ValueError("an id lives in two segments")
@@ -74,7 +76,8 @@ class State:
             start = self._mem_rows.count
             self._mem_rows = self.memtable.append(batch)
             self._mem_alive = np.concatenate([self._mem_alive, np.ones(len(ids), np.bool_)])
-            self._bury(self._places[id] for id in ids if id in self._places)
+            if replaced := [self._places[id] for id in ids if id in self._places]:
+                self._bury(replaced)
             first = pack(self.memtable.serial, start)
             self._places.update(zip(ids, range(first, first + len(ids)), strict=True))
             self._publish()
@@ -84,41 +87,53 @@ class State:
         """Removes what is there of `ids`; returns how many were."""
         with self._lock:
             places = [self._places.pop(id) for id in ids if id in self._places]
-            self._bury(places)
-            self._publish()
+            if places:
+                self._bury(places)
+                self._publish()
         return len(places)
 
-    def _bury(self, places: Iterable[int]) -> None:
+    def _bury(self, places: Sequence[int]) -> None:
         """Marks rows dead in copies of the masks: readers keep theirs."""
-        array = np.fromiter(places, np.int64)
+        array = np.array(places, np.int64)
         serials, rows = array >> ROW_BITS, array & ((1 << ROW_BITS) - 1)
         for serial in np.unique(serials).tolist():
             dying = rows[serials == serial]
             if serial == self.memtable.serial:
                 self._mem_alive = _without(self._mem_alive, dying)
+            elif self.frozen and serial == self.frozen[0].serial:
+                self.frozen = self.frozen[0], _without(self.frozen[1], dying)
             else:
                 segment, alive = self._segments[serial]
                 self._segments[serial] = (segment, _without(alive, dying))
 
-    def seal(self, segment: Segment | None, kept: Int64) -> None:
-        """Puts `segment`, which holds the memtable's rows `kept`, in its place; an empty one follows."""
+    def freeze(self) -> None:
+        """Begins another memtable; this one, as `frozen`, only sees its rows die."""
         with self._lock:
-            alive = self._mem_alive[kept]
+            self.frozen = self._mem_rows, self._mem_alive
             self._start_memtable()
+            self._publish()
+
+    def seal(self, segment: Segment | None, kept: Int64) -> None:
+        """Puts `segment`, which holds the frozen memtable's rows `kept`, in its place."""
+        ids = [] if segment is None else segment.decoded_ids()
+        with self._lock:
+            assert self.frozen is not None
+            alive, self.frozen = self.frozen[1][kept], None
             if segment is not None:
-                self._adopt(segment, alive)
+                self._adopt(segment, alive, ids)
             self._publish()
 
     def merge(
         self, old: Sequence[Segment], kept: Sequence[Int64], segment: Segment | None, order: Int64
     ) -> None:
         """Puts `segment` in the place of `old`, of which it holds the rows `kept`, taken in `order`."""
+        ids = [] if segment is None else segment.decoded_ids()
         with self._lock:
             alive = self.alive_now(old, kept)[order]
             for part in old:
                 del self._segments[part.serial]
             if segment is not None:
-                self._adopt(segment, alive)
+                self._adopt(segment, alive, ids)
             self._publish()
 
     def alive_now(self, old: Sequence[Segment], kept: Sequence[Int64]) -> Bools:
@@ -126,10 +141,10 @@ class State:
         masks = [self._segments[part.serial][1][rows] for part, rows in zip(old, kept, strict=True)]
         return np.concatenate(masks)
 
-    def _adopt(self, segment: Segment, alive: Bools) -> None:
+    def _adopt(self, segment: Segment, alive: Bools, ids: Sequence[str]) -> None:
         self._segments[segment.serial] = (segment, alive)
-        live = np.flatnonzero(alive).tolist()
-        self._places.update((segment.id(row), pack(segment.serial, row)) for row in live)
+        places = np.flatnonzero(alive) + pack(segment.serial, 0)
+        self._places.update(zip(compress(ids, alive.tolist()), places.tolist(), strict=True))
 
     def locate(self, ids: Sequence[str]) -> tuple[View, list[int | None]]:
         """A view, and the place in it of each id that lives."""

@@ -8,12 +8,13 @@ be a memory-mapped file of any size.
 """
 
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
 _COUNT = struct.Struct("<Q")
 _NULL = b"\xff"
+_AHEAD = 4096
 Bytes = bytes | memoryview
 
 
@@ -21,7 +22,7 @@ def encode_strings(values: Iterable[bytes | None]) -> bytes:
     """The buffer of a column; read it back with `Strings`."""
     parts = [_NULL if value is None else value for value in values]
     offsets = np.zeros(len(parts) + 1, "<u8")
-    np.cumsum([len(part) for part in parts], out=offsets[1:])
+    np.cumsum(np.fromiter(map(len, parts), np.int64, len(parts)), out=offsets[1:])
     return b"".join([_COUNT.pack(len(parts)), offsets.tobytes(), *parts])
 
 
@@ -52,4 +53,13 @@ class Strings:
         return None if value == _NULL else value
 
     def __iter__(self) -> Iterator[bytes | None]:
-        return (self[row] for row in range(len(self)))
+        for start in range(0, len(self), _AHEAD):
+            yield from self.take(range(start, min(start + _AHEAD, len(self))))
+
+    def take(self, rows: Sequence[int]) -> list[bytes | None]:
+        """Many values at once, in much less time than one after the other."""
+        chosen = np.asarray(rows, np.int64)
+        begins, ends = self._offsets[chosen].tolist(), self._offsets[chosen + 1].tolist()
+        data = self._data[self._start :]
+        values = [bytes(data[begin:end]) for begin, end in zip(begins, ends, strict=True)]
+        return [None if value == _NULL else value for value in values]

@@ -10,9 +10,10 @@ import pytest
 from stores.collection import Collection
 from stores.errors import LogFailed, StoreError
 from stores.log.disk import Disk
-from stores.maintenance import Worker
+from stores.maintenance import Workers
+from stores.options import Options
 from stores.schema import Schema
-from stores.tree import Options, Tree, create_tree
+from stores.tree import Tree, create_tree
 from tests.stores.faults import IO_ERROR, NO_SPACE, Crash, FaultyDisk, LosingDisk
 
 DIM = 4
@@ -39,7 +40,7 @@ class Life:
         if not self.folder.exists():
             create_tree(self.folder, Schema(DIM, "l2"), self.disk)
         for day in range(days):
-            tree = Tree(self.folder, self.disk, OPTIONS, Worker())
+            tree = Tree(self.folder, self.disk, OPTIONS, Workers())
             collection = Collection("life", tree)
             try:
                 self._day(day, collection, tolerate)
@@ -55,6 +56,10 @@ class Life:
             lambda: self.delete(collection, [f"{day}-big-{i}" for i in range(0, 9, 2)]),
             collection.compact,
             lambda: self.upsert(collection, ["y", "z"]),
+            lambda: freeze(collection),
+            lambda: self.delete(collection, ["z", f"{day}-big-3"]),
+            lambda: self.upsert(collection, ["y", "w"]),
+            collection.flush,
         ]
         for step in steps:
             try:
@@ -76,9 +81,17 @@ class Life:
         self.acknowledged = self.pending
 
 
+def freeze(collection: Collection) -> None:
+    """Rows wait to be sealed, as they do where that is left to another thread."""
+    tree = collection._tree
+    with tree._sealing:
+        tree._seal_frozen()
+        tree._freeze()
+
+
 def contents(folder: Path) -> Model:
     """What a collection holds when it is opened again, after every file and row has been checked."""
-    tree = Tree(folder, Disk(), OPTIONS, Worker())
+    tree = Tree(folder, Disk(), OPTIONS, Workers())
     try:
         collection = Collection("life", tree)
         collection.verify()
@@ -185,7 +198,7 @@ def test_a_failed_sync_is_never_acknowledged_and_stops_further_writes(tmp_path: 
 def test_after_a_failed_sync_the_log_refuses_until_it_is_reopened(tmp_path: Path) -> None:
     create_tree(tmp_path / "c", Schema(DIM, "l2"), Disk())
     disk = FaultyDisk(only="sync", fault=IO_ERROR)
-    tree = Tree(tmp_path / "c", disk, OPTIONS, Worker())
+    tree = Tree(tmp_path / "c", disk, OPTIONS, Workers())
     collection = Collection("c", tree)
     collection.upsert(["a"], np.ones((1, DIM)))
     disk.fail_at = disk.steps + 1
@@ -194,6 +207,6 @@ def test_after_a_failed_sync_the_log_refuses_until_it_is_reopened(tmp_path: Path
             collection.upsert(["b"], np.ones((1, DIM)))
     assert [hit.id for hit in collection.search(np.ones(DIM))] == ["a"]
     tree.close()
-    tree = Tree(tmp_path / "c", Disk(), OPTIONS, Worker())
+    tree = Tree(tmp_path / "c", Disk(), OPTIONS, Workers())
     assert Collection("c", tree).upsert(["b"], np.ones((1, DIM))) == 1
     tree.close()

@@ -1,3 +1,4 @@
+import errno
 import threading
 import time
 from pathlib import Path
@@ -11,6 +12,7 @@ from stores.index import dispatch
 from stores.index.graph.build import DEGREE
 from stores.index.graph.index import node_bytes
 from stores.index.trace import PartTrace
+from stores.log.disk import Disk
 from stores.maintenance import Cancelled, Pace, Worker
 from tests.stores.index.vectors import clustered
 
@@ -67,6 +69,53 @@ def test_rows_that_change_during_a_merge_stay_changed(tmp_path: Path) -> None:
         assert all(int(hit.id) % 2 for hit in collection.search(rows[4], 50) if hit.id != "new")
 
 
+def test_rows_that_wait_to_be_sealed_are_found_replaced_and_deleted(tmp_path: Path) -> None:
+    rows = clustered(310, DIM)
+    released = threading.Event()
+    with Database.open(tmp_path, options=OPTIONS) as database:
+        collection = database.collection("rows", dim=DIM)
+        database._workers.sealing.ask(lambda: released.wait(60))
+        fill(collection, rows[:250])
+        assert collection._tree.state.frozen is not None
+        assert collection.delete(["0", "1", "249"]) == 3
+        collection.upsert(["2", "new"], rows[250:252])
+        assert collection.search(rows[7], 1)[0].id == "7"
+        assert collection.search(rows[250], 1)[0].id == "2"
+        stats = collection.stats()
+        assert (stats.rows, stats.segments, stats.unsealed_rows) == (248, 0, 252)
+        released.set()
+        wait_until(lambda: collection.stats().segments == 1)
+        assert (collection.count(), collection.stats().unsealed_rows) == (248, 52)
+        assert collection.get(["0", "2", "7"])[0] is None
+    with Database.open(tmp_path, options=OPTIONS) as database:
+        collection = database.collection("rows")
+        assert collection.verify().rows == 248
+        assert collection.search(rows[250], 1)[0].id == "2"
+        assert collection.search(rows[7], 1)[0].id == "7"
+
+
+def test_a_seal_that_the_disk_refuses_is_told_and_tried_again(tmp_path: Path) -> None:
+    class Full(Disk):
+        full = True
+
+        def make_folder(self, path: Path) -> None:
+            if self.full and path.parent.name == "seg":
+                raise OSError(errno.ENOSPC, "No space left on device")
+            super().make_folder(path)
+
+    disk = Full()
+    rows = clustered(1000, DIM)
+    with Database.open(tmp_path, options=OPTIONS, disk=disk) as database:
+        collection = database.collection("rows", dim=DIM)
+        fill(collection, rows[:450])
+        wait_until(lambda: "No space" in (collection.stats().maintenance_error or ""))
+        assert collection.stats().segments == 0 and collection.search(rows[7], 1)[0].id == "7"
+        disk.full = False
+        fill(collection, rows[450:], first=450)
+        wait_until(lambda: collection.stats().segments > 0 and collection.stats().maintenance_error is None)
+        assert collection.verify().rows == 1000
+
+
 def test_compacting_can_be_stopped_and_leaves_everything_as_it_was(tmp_path: Path) -> None:
     class Stop(Exception):
         pass
@@ -117,8 +166,25 @@ def test_closing_stops_a_merge_within_a_step_of_it(tmp_path: Path) -> None:
         assert database.collection("rows").count() == 8000
 
 
+@pytest.mark.parametrize("metric", ["dot", "l2"])
+def test_numbers_too_large_for_codes_are_searched_exactly(tmp_path: Path, metric: str) -> None:
+    rows = clustered(500, DIM)
+    rows[::7] *= np.float32(1e17)
+    with Database.open(tmp_path, options=OPTIONS) as database:
+        collection = database.collection("rows", dim=DIM, metric=metric)
+        fill(collection, rows)
+        collection.compact()
+        [(segment, _)] = collection._tree.state.segments
+        assert not segment.has_graph
+        query = rows[8] / np.float32(3)
+        scores = rows.astype(np.float64) @ query
+        if metric == "l2":
+            scores = -((rows.astype(np.float64) - query) ** 2).sum(axis=1)
+        assert collection.search(query, 1)[0].id == str(np.argmax(scores))
+
+
 def test_a_worker_runs_each_job_once_and_none_after_it_is_closed() -> None:
-    worker, done, held = Worker(), [], threading.Event()
+    worker, done, held = Worker("test"), [], threading.Event()
 
     def first() -> None:
         held.wait(10)

@@ -33,6 +33,11 @@ def searching() -> ModuleType:
     return jax_search
 
 
+def warm() -> None:
+    """Has the kernels of searching ready, which are compiled once a machine: before a query needs them."""
+    searching()
+
+
 def building() -> ModuleType:
     """`merge_leaf`, `prune_rows` and `add_reverse`."""
     if native():

@@ -26,3 +26,12 @@ def test_gauges_are_read_at_each_scrape():
 def test_only_the_numbers_of_nested_statistics_become_gauges():
     stats = {"chat": {"slots_live": 1, "name": "m", "deep": {"x": 0.5}}, "documents": 3, "none": None}
     assert live_gauges(stats) == {"chat_slots_live": 1.0, "chat_deep_x": 0.5, "documents": 3.0}
+
+
+def test_gauges_of_collections_carry_their_names() -> None:
+    first = {"rows": 3, "recall": {"recall": 0.97}}
+    stats = {"collections": {"a.b-c": first, "d": {"rows": 4, "recall": None}}}
+    text = Metrics(lambda: live_gauges(stats)).render().decode()
+    assert 'tarsia_collection_rows{collection="a.b-c"} 3.0' in text
+    assert 'tarsia_collection_rows{collection="d"} 4.0' in text
+    assert 'tarsia_collection_recall_recall{collection="a.b-c"} 0.97' in text
