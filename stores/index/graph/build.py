@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 
 from stores.index import kernels
 from stores.index.codecs import rabitq
+from stores.index.graph import longer
 from stores.index.graph.leaf_knn import NEIGHBOURS, leaf_scores
+from stores.index.graph.longer import joined, longer_neighbours, unequal
 from stores.index.graph.partition import Int32, leaves
 from stores.index.graph.points import Float32, Points
 
@@ -50,6 +52,12 @@ def build(points: Points, *, progress: Progress = lambda share: None, threads: i
     codes, bits = encode(points)
     squares = np.einsum("nd,nd->n", codes, codes, dtype=np.float32)
     candidates, counts = _neighbours(points, progress)
+    entries = np.random.default_rng(_SEED).choice(count, min(ENTRIES, count), replace=False)
+    if points.frame.metric == "dot" and unequal(lengths := longer.lengths(points)):
+        rng = np.random.default_rng(_SEED)
+        candidates, counts = joined((candidates, counts), longer_neighbours(points, lengths, rng))
+        # Searches start among the longest too, where their answers are.
+        entries[: len(entries) // 2] = np.argsort(-lengths, kind="stable")[: len(entries) // 2]
     with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
         graph = _pruned(pool, codes, squares, candidates, counts, few_stay=False)
         progress(0.85)
@@ -57,8 +65,7 @@ def build(points: Points, *, progress: Progress = lambda share: None, threads: i
         kernels.building().add_reverse(graph, candidates, counts)
         graph = _pruned(pool, codes, squares, candidates, counts, few_stay=True)
     progress(1.0)
-    entries = np.sort(np.random.default_rng(_SEED).choice(count, min(ENTRIES, count), replace=False))
-    return Graph(codes, bits, graph, entries.astype(np.int32))
+    return Graph(codes, bits, graph, np.unique(entries).astype(np.int32))
 
 
 def encode(points: Points) -> tuple[NDArray[np.int8], NDArray[np.uint32]]:

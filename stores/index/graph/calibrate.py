@@ -7,7 +7,8 @@ import numpy as np
 
 from stores.index.graph.index import Float32, GraphIndex
 
-WIDTHS = (32, 48, 64, 96, 128, 192, 256, 384, 512)
+# Fewer would be enough for queries like the rows; others are found much less surely then.
+WIDTHS = (64, 96, 128, 192, 256, 384, 512)
 K = 10
 _TARGET = 0.985
 _ROWS = 200

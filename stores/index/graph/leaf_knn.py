@@ -21,11 +21,15 @@ def _scores(rows: jax.Array, count: jax.Array) -> jax.Array:
     return jnp.where(alone, -jnp.inf, scores)
 
 
+def bucket(count: int) -> int:
+    """The least of a few sizes that a leaf of `count` rows is padded to."""
+    return next(size for size in _SIZES if size >= count)
+
+
 def leaf_scores(points: Points, rows: NDArray[np.int32]) -> jax.Array:
     """Minus half the squared distance of each pair: float32 (m, m), m >= len(rows) one of few sizes.
 
     -inf of a row with itself and with padding. Started, not waited for.
     """
-    size = next(size for size in _SIZES if size >= len(rows))
-    found: jax.Array = _scores(jnp.asarray(padded(points.take(rows), size)), np.int32(len(rows)))
+    found: jax.Array = _scores(jnp.asarray(padded(points.take(rows), bucket(len(rows)))), np.int32(len(rows)))
     return found

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
-from stores.index.graph.points import Float32, Points, padded
+from stores.index.graph.points import Float32, Places, padded
 
 Int32 = NDArray[np.int32]
 LEAF_ROWS = 1024
@@ -32,7 +32,7 @@ def _nearest(rows: jax.Array, leaders: jax.Array, real: jax.Array, *, count: int
     return jax.lax.top_k(rows @ leaders.T - penalty, count)[1]
 
 
-def assign(points: Points, rows: Int32, leaders: Float32, count: int) -> Int32:
+def assign(points: Places, rows: Int32, leaders: Float32, count: int) -> Int32:
     """The nearest `count` leaders of each row: int32 (len(rows), count)."""
     # Padded to few sizes: a program is compiled for each, and cells come in any.
     room = _power(len(leaders), 8) if len(leaders) < 128 else -(-len(leaders) // 128) * 128
@@ -50,7 +50,7 @@ def _power(count: int, least: int) -> int:
     return max(least, 1 << (count - 1).bit_length())
 
 
-def near_order(points: Points, rows: Int32, rng: np.random.Generator) -> Int32:
+def near_order(points: Places, rows: Int32, rng: np.random.Generator) -> Int32:
     """`rows` by their nearest leader, the leaders in a chain from near to near."""
     leaders = points.take(_choose(rng, rows, min(_ORDER_LEADERS, len(rows))))
     nearest = assign(points, rows, leaders, 1)[:, 0]
@@ -71,7 +71,7 @@ def _chain(leaders: Float32) -> NDArray[np.int64]:
     return np.array(chain)
 
 
-def leaves(points: Points, rng: np.random.Generator) -> Iterator[Int32]:
+def leaves(points: Places, rng: np.random.Generator) -> Iterator[Int32]:
     """Sets of 2 to LEAF_ROWS rows that cover all rows `_OVERLAP` times or so."""
     everything = np.arange(len(points), dtype=np.int32)
     if len(everything) <= _DIRECT:
@@ -83,7 +83,7 @@ def leaves(points: Points, rng: np.random.Generator) -> Iterator[Int32]:
         yield from _cut(points, cell, 2, rng)
 
 
-def _cut(points: Points, rows: Int32, overlap: int, rng: np.random.Generator) -> Iterator[Int32]:
+def _cut(points: Places, rows: Int32, overlap: int, rng: np.random.Generator) -> Iterator[Int32]:
     """Leaves of `rows`: overlapping balls, those still too large split without overlap."""
     if len(rows) <= LEAF_ROWS:
         todo = [rows]
@@ -102,7 +102,7 @@ def _cut(points: Points, rows: Int32, overlap: int, rng: np.random.Generator) ->
         todo += pieces
 
 
-def _balls(points: Points, rows: Int32, count: int, overlap: int, rng: np.random.Generator) -> list[Int32]:
+def _balls(points: Places, rows: Int32, count: int, overlap: int, rng: np.random.Generator) -> list[Int32]:
     """Rows by leader, each with its nearest `overlap` leaders; together len(rows) * overlap."""
     count = max(2, min(count, len(rows)))
     leaders = points.take(_choose(rng, rows, count))

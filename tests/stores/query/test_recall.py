@@ -77,6 +77,6 @@ def test_calibration_finds_what_is_enough(monkeypatch: pytest.MonkeyPatch) -> No
     found = [set(line.tolist()) for line in index.search(queries, None, 10, ef)[1]]
     assert recall(found, exact(vectors, queries, "cosine"), 10) > 0.95
     # Without structure all rows are about as far from each other: more must be kept.
-    noise = np.random.default_rng(0).standard_normal((6000, 96)).astype(np.float32)
+    noise = np.random.default_rng(0).standard_normal((12_000, 256)).astype(np.float32)
     hard, vectors = opened(noise, "l2")
     assert enough_ef(hard) > ef

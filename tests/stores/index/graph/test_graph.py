@@ -46,6 +46,14 @@ def test_nearly_all_of_the_best_rows_are_found_with_their_exact_scores(metric: s
     np.testing.assert_allclose(scores, np.take_along_axis(expected, rows, 1), atol=1e-5)
 
 
+@pytest.mark.parametrize("spread", [0.4, 1.0])
+def test_the_largest_inner_products_are_found_where_lengths_differ(spread: float) -> None:
+    factors = np.random.default_rng(3).lognormal(0, spread, (20_000, 1)).astype(np.float32)
+    index, vectors = opened(clustered(20_000, 64) * factors, "dot")
+    queries = clustered(20_100, 64)[20_000:]
+    assert recall(found_by(index, queries, ef=48)[1], exact(vectors, queries, "dot"), K) > 0.95
+
+
 @pytest.mark.parametrize("dim", [7, 50, 700])
 def test_few_and_many_dimensions(dim: int) -> None:
     index, vectors = opened(clustered(2500, dim), "cosine")

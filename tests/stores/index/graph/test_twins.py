@@ -87,9 +87,10 @@ def test_searches(metric: str, share: float, monkeypatch: pytest.MonkeyPatch) ->
     assert np.mean(index.scan(queries, allowed, K)[1] == scanned[1]) > 0.99
 
 
-def test_a_graph_built_without_kernels_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    rows = clustered(900, 24)
-    points = Points(rows, arrange(rows, "l2").frame, 900)
+@pytest.mark.parametrize("metric", ["l2", "dot"])
+def test_a_graph_built_without_kernels_is_the_same(metric: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = clustered(900, 24) * np.random.default_rng(1).lognormal(0, 0.5, (900, 1)).astype(np.float32)
+    points = Points(rows, arrange(rows, metric).frame, 900)
     native = build(points)
     monkeypatch.setenv("TARSIA_OPS", "xla")
     portable = build(points)
