@@ -16,6 +16,8 @@ from stores.segment.view import Float32
 MAX_ID_BYTES = 1024
 # Squared lengths between which float32 loses nothing of them.
 _SMALL, _LARGE = 1e-20, 1e30
+# How far from 1 rounding leaves the squared length of a unit vector.
+_UNIT = 1e-6
 
 
 def make_batch(
@@ -140,5 +142,7 @@ def unit_rows(schema: Schema, rows: Float32) -> Float32:
             raise InvalidVector(
                 int(np.argmin(squares)), "the vector is all zeros, which has no cosine with anything"
             )
+    elif len(squares) == 0 or np.abs(squares - 1).max() < _UNIT:
+        return rows
     unit: Float32 = (rows / np.sqrt(squares)[:, None]).astype(np.float32, copy=False)
     return unit

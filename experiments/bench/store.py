@@ -21,7 +21,7 @@ BATCH = 100
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rows", type=int, default=20_000)
+    parser.add_argument("--rows", type=int, default=40_000)
     options = parser.parse_args()
     rng = np.random.default_rng(0)
     vectors = rng.standard_normal((options.rows, DIM), dtype=np.float32)

@@ -20,7 +20,11 @@ Bytes = bytes | memoryview
 
 def encode_strings(values: Iterable[bytes | None]) -> bytes:
     """The buffer of a column; read it back with `Strings`."""
-    parts = [_NULL if value is None else value for value in values]
+    listed = values if isinstance(values, list) else list(values)
+    if listed.count(None) == len(listed):
+        offsets = np.arange(len(listed) + 1, dtype="<u8")
+        return b"".join([_COUNT.pack(len(listed)), offsets.tobytes(), _NULL * len(listed)])
+    parts = [_NULL if value is None else value for value in listed]
     offsets = np.zeros(len(parts) + 1, "<u8")
     np.cumsum(np.fromiter(map(len, parts), np.int64, len(parts)), out=offsets[1:])
     return b"".join([_COUNT.pack(len(parts)), offsets.tobytes(), *parts])
