@@ -8,14 +8,14 @@ from stores.log.wal import ROTATE_BYTES
 @dataclass(frozen=True)
 class Options:
     """When the memtable is sealed (its rows, or bytes in the log), when a log file is full, from how many
-    rows a merged segment gets a graph, whether sealing and merging are left to threads of their own, and how
+    rows a segment gets a graph, whether sealing and merging are left to threads of their own, and how
     much memory a collection's graphs may take before they are searched on disk (None: all they want). One
     query in `shadow_every` is answered exactly too, to measure recall (None: none is)."""
 
     seal_rows: int = 8192
     seal_bytes: int = 64 << 20
     rotate_bytes: int = ROTATE_BYTES
-    graph_rows: int = 16_384
+    graph_rows: int = 4096
     background: bool = True
     memory_bytes: int | None = None
     shadow_every: int | None = 1000

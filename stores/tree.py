@@ -24,7 +24,7 @@ from stores.index.graph.build import DEGREE, Progress
 from stores.index.graph.index import node_bytes
 from stores.log import manifest as manifests
 from stores.log.commit import GroupCommit
-from stores.log.disk import Disk, explaining
+from stores.log.disk import Disk, explaining, file_facts, files_under
 from stores.log.manifest import Manifest, SegmentEntry
 from stores.log.records import DELETE, UPSERT, UPSERT_SPARSE, Record
 from stores.log.snapshot import clone
@@ -45,7 +45,8 @@ from stores.segment.tombs import read_alive, tomb_path, write_tombs
 from stores.segment.view import View
 
 _logger = logging.getLogger(__name__)
-_MOST_SEGMENTS = 24
+# Many may wait for the thread that merges: taken together they get one graph, and writers are let go on.
+_MOST_SEGMENTS = 128
 _FEWEST_NODES = 8
 _TOO_LARGE = 1e15
 _SLAB = 16_384
@@ -77,6 +78,7 @@ class Tree:
         # Taken in this order, and before the commit's `exclusive`.
         self._merging, self._sealing = RLock(), RLock()
         self._frozen_floor = 0
+        self._graphless: set[str] = set()
         self._patience = 1
         self._closed = self._impatient = False
         self._last_read = 0.0
@@ -322,8 +324,16 @@ class Tree:
         return sum(load.live for load in self._loads() if load.name in names)
 
     def _merge_as_planned(self, progress: Progress) -> None:
-        while names := plan_merge(self._loads()):
+        while names := plan_merge(self._loads()) or self._worth_a_graph():
             self._merge(names, progress)
+
+    def _worth_a_graph(self) -> list[str]:
+        """The first segment that is large enough for a graph and has none, unless none could be made."""
+        if self.schema.metric == "hamming":
+            return []
+        lacking = set(self._unindexed()) - self._graphless
+        large = [load.name for load in self._loads() if load.live >= self._options.graph_rows]
+        return [name for name in large if name in lacking][:1]
 
     def _loads(self) -> list[Load]:
         return [
@@ -334,12 +344,15 @@ class Tree:
     def _merge(self, names: Sequence[str], progress: Progress) -> None:
         """Builds beside the writers, then swaps with them held off. Rows that died meanwhile are marked."""
         inputs = [(segment, alive) for segment, alive in self.state.segments if segment.entry.name in names]
+        self._graphless -= set(names)
         old = [segment for segment, _ in inputs]
         kept = [np.flatnonzero(alive) for _, alive in inputs]
         sources = list(zip(old, kept, strict=True))
         joined = Joined(sources, self.schema.width)
         arrangement = self._arranged(joined)
         segment = self._build(joined, arrangement, progress)
+        if segment is not None and arrangement is None:
+            self._graphless.add(segment.entry.name)
         if segment is not None and (postings := merged_postings(sources, arrangement)):
             segment.adopt_postings(postings)
         order = np.arange(len(joined)) if arrangement is None else arrangement.order
@@ -437,7 +450,7 @@ class Tree:
     @property
     def disk_bytes(self) -> int:
         """Space that the collection's files take up."""
-        return sum(path.stat().st_blocks * 512 for path in self.folder.rglob("*") if path.is_file())
+        return sum(facts.st_blocks * 512 for facts in file_facts(files_under(self.folder)))
 
     def _require_open(self) -> None:
         if self._closed:

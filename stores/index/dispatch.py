@@ -1,6 +1,7 @@
 """Which index answers for each part of a view: the planner, by estimated time.
 
-    flat      every row exactly, on JAX: small parts, and everything where an accelerator holds the vectors
+    codes     every row of a part without a graph by its codes, the best of them exactly: a few queries
+    flat      every row exactly, on JAX: many queries, and everything where an accelerator holds the vectors
     matches   the rows that a filter lets through by their codes, the best of them exactly: few matches
     graph     best-first search: the rest. Where memory is short: `bits`, with the vectors on disk, or
               `blocks`, with the neighbours there as well
@@ -16,7 +17,7 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 
-from stores.index import flat
+from stores.index import flat, kernels
 from stores.index.graph.index import Effort, GraphIndex, Tier
 from stores.index.trace import PartTrace
 from stores.segment.columns import Bools
@@ -29,6 +30,11 @@ _MATCH_NS = 40.0
 _DISK_MATCH_NS = 400.0
 _NODE_NS = 1100.0
 _FEWEST_TO_TRAVERSE = 4096
+_FEW_QUERIES = 8
+_MOST_BY_CODES = 256
+_LEAST_CODED_DIM = 64
+_RANKED_PER_K = 4
+_MORE_RANKED = 32
 _MOST_EF = 8192
 
 
@@ -59,12 +65,15 @@ def search(
     if wanted == 0 or not len(queries):
         return np.zeros((len(queries), 0), np.float32), np.zeros((len(queries), 0), np.int64)
     scanned, answers = [], []
+    by_codes = _codes_tell(queries, metric, wanted, exact, dims)
     tier = _tier(parts, memory)
     for part, mask, matches in zip(parts, allowed, matching, strict=True):
         index = None if exact or on_accelerator() else part.rows.graph()
         if matches == 0:
             continue
-        if index is None:
+        if index is None and by_codes:
+            answers.append(_scan_codes(queries, part, mask, matches, metric, wanted, trace))
+        elif index is None:
             scanned.append((part, mask, matches))
         else:
             answers.append(_search_graph(queries, part, index, mask, matches, wanted, ef, tier, widen, trace))
@@ -143,6 +152,42 @@ def _traced(part: Part, tier: str, reason: str, matches: int, effort: Effort, se
         effort.ranked,
         1e3 * seconds,
     )
+
+
+def _codes_tell(queries: Float32, metric: str, k: int, exact: bool, dims: int | None) -> bool:
+    """Whether rows without a graph are looked at by their codes: that is faster for a few queries, and as
+    good as exact where there are so many dimensions that the codes' errors cancel out."""
+    usual = not exact and dims is None and metric != "hamming" and not on_accelerator()
+    few = len(queries) <= _FEW_QUERIES and k <= _MOST_BY_CODES
+    return usual and few and queries.shape[1] >= _LEAST_CODED_DIM and kernels.native()
+
+
+def _scan_codes(
+    queries: Float32,
+    part: Part,
+    mask: Bools,
+    matches: int,
+    metric: str,
+    k: int,
+    trace: list[PartTrace] | None,
+) -> tuple[Float32, Int64]:
+    started = time.perf_counter()
+    steps, most = part.rows.steps(), min(k, matches)
+    rows, scores = np.empty((len(queries), most), np.int32), np.empty((len(queries), most), np.float32)
+    ranked = min(matches, _RANKED_PER_K * most + _MORE_RANKED)
+    everything = mask is part.alive and matches == part.rows.count
+    allowed = np.zeros(0, np.uint8) if everything else mask.view(np.uint8)
+    padded = np.zeros((len(queries), steps.codes.shape[1]), np.float32)
+    padded[:, : queries.shape[1]] = queries
+    kernels.searching().scan_rows(
+        *(part.rows.vectors, steps.codes, steps.steps, steps.halves, part.rows.count, allowed),
+        *(queries, padded, metric == "l2", ranked, rows, scores),
+    )
+    if trace is not None:
+        effort = Effort(0, 0, matches * len(queries), ranked * len(queries))
+        spent = time.perf_counter() - started
+        trace.append(_traced(part, "codes", "no graph yet", matches, effort, spent))
+    return scores, rows.astype(np.int64) | np.int64(part.rows.serial << ROW_BITS)
 
 
 def _scan(

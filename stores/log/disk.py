@@ -9,7 +9,7 @@ import os
 import shutil
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from stores.errors import StoreError, StoreFull
@@ -97,6 +97,19 @@ def replace(disk: Disk, path: Path, data: Buffer) -> None:
     write_new(disk, temporary, [data])
     disk.rename(temporary, path)
     disk.sync_folder(path.parent)
+
+
+def files_under(folder: Path) -> Iterator[Path]:
+    """All files in a folder and below; a folder that is removed meanwhile has none."""
+    for inside, _, names in os.walk(folder):
+        yield from (Path(inside, name) for name in names)
+
+
+def file_facts(paths: Iterable[Path]) -> Iterator[os.stat_result]:
+    """Of the files that are still there: others may be removed while this looks."""
+    for path in paths:
+        with suppress(FileNotFoundError):
+            yield path.stat()
 
 
 @contextmanager

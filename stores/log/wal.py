@@ -19,7 +19,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from stores.errors import CorruptStore, LogFailed, StoreClosed, StoreFull
-from stores.log.disk import NO_SPACE, Disk
+from stores.log.disk import NO_SPACE, Disk, file_facts
 from stores.log.records import FORMAT_VERSION, Record, decode, encode, find_after, version_at
 
 _logger = logging.getLogger(__name__)
@@ -262,7 +262,7 @@ class Log:
     @property
     def bytes(self) -> int:
         """Size of all files."""
-        return sum(path.stat().st_size for path in log_files(self._folder))
+        return sum(facts.st_size for facts in file_facts(log_files(self._folder)))
 
     def close(self) -> None:
         if self._fd is not None:

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -29,7 +29,7 @@ _LEAST_RESCORED = 100
 _MOST_FOR_GROUPS = 16_384
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class _Found:
     """A row's place and what it is ordered by."""
 
@@ -110,7 +110,7 @@ class _Search:
             widen=self.tuning.shadow.ef_factor,
             trace=self.trace,
         )
-        if request.ef is None and any(part.tier not in ("flat", "matches") for part in self.trace):
+        if request.ef is None and any(part.tier not in ("flat", "codes", "matches") for part in self.trace):
             self.tuning.shadow.offer(self.view, self.allowed, request.vector, self.metric, scores[0])
         return list(zip(places[0].tolist(), scores[0].tolist(), strict=True))
 
@@ -252,11 +252,17 @@ def run_batch(
     scores, places = dispatch.search(
         queries, view, allowed, metric, k, ef=ef, exact=exact, memory=tuning.memory, widen=widen
     )
-    search = _Search(view, Request(np.zeros(1, np.float32)), metric, tuning)
+    rows = {part.rows.serial: part.rows for part in view}
     return [
-        Hits(search.hit(_Found(place, score, score)) for place, score in zip(*pair, strict=True))
+        Hits(_near_hit(rows, place, score) for place, score in zip(*pair, strict=True))
         for pair in zip(places.tolist(), scores.tolist(), strict=True)
     ]
+
+
+def _near_hit(rows: Mapping[int, Rows], place: int, score: float) -> Hit:
+    serial, row = unpack(place)
+    of = rows[serial]
+    return Hit(of.id(row), score, of.metadata(row), of.text(row), score)
 
 
 def _best_places(

@@ -6,6 +6,7 @@ from typing import Any
 from stores.errors import InvalidRow
 
 _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+_DECODER = json.JSONDecoder()
 
 
 def encode_metadata(row: int, metadata: Any) -> bytes | None:
@@ -22,7 +23,7 @@ def encode_metadata(row: int, metadata: Any) -> bytes | None:
 
 def decode_metadata(data: bytes | None) -> dict[str, Any]:
     """The object that was stored; empty if none was."""
-    return dict(json.loads(data)) if data else {}
+    return dict(_DECODER.decode(data.decode())) if data else {}
 
 
 def encode_text(row: int, text: Any, what: str = "text") -> bytes:

@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from stores.index.codecs.steps import GrowingSteps, Steps
 from stores.index.flat import padded_rows, to_blocks
 from stores.query.postings import Postings
 from stores.query.sparse import Inverted
@@ -33,6 +34,7 @@ class Memtable:
         self.sparse: list[bytes | None] = []
         # Memory that has not been written to takes no space: growing would copy, and fault pages in twice.
         self.vectors: Float32 = np.zeros((min(capacity, _MOST_BYTES // (4 * dim)), dim), np.float32)
+        self.steps = GrowingSteps()
         self._derived_lock = Lock()
         self._columns: dict[str, Column] = {}
         self._postings = Postings()
@@ -73,7 +75,7 @@ class MemRows:
     """The first `count` rows of a memtable, which no longer change: a `segment.view.Rows`."""
 
     def __init__(self, table: Memtable, count: int) -> None:
-        self._table, self._vectors = table, table.vectors
+        self._table, self.vectors = table, table.vectors
         self.serial, self.count = table.serial, count
         self.ids, self.raw_metadata, self.raw_texts = table.ids, table.metadata, table.texts
         self.raw_sparse = table.sparse
@@ -88,7 +90,10 @@ class MemRows:
         return decode_text(self.raw_texts[row])
 
     def gather(self, rows: Int64) -> Float32:
-        return self._vectors[rows]
+        return self.vectors[rows]
+
+    def steps(self) -> Steps:
+        return self._table.steps.upto(self.vectors, self.count)
 
     def blocks(self) -> list[jax.Array]:
         return self._blocks
@@ -97,7 +102,7 @@ class MemRows:
     def _blocks(self) -> list[jax.Array]:
         # Copied once per batch that is searched: the rows after `count` are still being written.
         padded = np.zeros((padded_rows(self.count), self._table.dim), np.float32)
-        padded[: self.count] = self._vectors[: self.count]
+        padded[: self.count] = self.vectors[: self.count]
         return to_blocks(padded)
 
     masks = None

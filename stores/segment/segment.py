@@ -16,6 +16,7 @@ import jax
 import numpy as np
 
 from stores.errors import CorruptStore
+from stores.index.codecs.steps import GrowingSteps, Steps
 from stores.index.flat import padded_rows, to_blocks
 from stores.index.graph import index as graph_files
 from stores.index.graph.index import GraphIndex
@@ -52,6 +53,7 @@ class Segment:
         }
         self._lock = RLock()
         self.masks = Masks()
+        self._steps = GrowingSteps()
         self._columns: dict[str, Column] = {}
         self._postings: Postings | None = None
 
@@ -119,6 +121,13 @@ class Segment:
         """float32 (padded rows, dim), mapped; zeros after the segment's own rows."""
         self.check(VECTORS)
         return np.frombuffer(self._maps[VECTORS], "<f4").reshape(padded_rows(self.count), self.dim)
+
+    @property
+    def vectors(self) -> Float32:
+        return self.padded_vectors
+
+    def steps(self) -> Steps:
+        return self._steps.upto(self.padded_vectors, self.count)
 
     @cached_property
     def _blocks(self) -> list[jax.Array]:

@@ -44,15 +44,16 @@ class Strings:
         self._start = _COUNT.size + 8 * (self._count + 1)
         if len(self._data) < self._start:
             raise ValueError("a column is cut short")
-        self._offsets = np.frombuffer(self._data, "<u8", self._count + 1, _COUNT.size)
-        if self._start + int(self._offsets[-1]) != len(self._data):
+        # Integers of a memoryview are Python's at once; NumPy's take ten times longer.
+        self._offsets = self._data[_COUNT.size : self._start].cast("Q")
+        if self._start + self._offsets[-1] != len(self._data):
             raise ValueError("a column's length does not match its offsets")
 
     def __len__(self) -> int:
         return int(self._count)
 
     def __getitem__(self, row: int) -> bytes | None:
-        begin, end = int(self._offsets[row]), int(self._offsets[row + 1])
+        begin, end = self._offsets[row], self._offsets[row + 1]
         value = bytes(self._data[self._start + begin : self._start + end])
         return None if value == _NULL else value
 
@@ -62,8 +63,6 @@ class Strings:
 
     def take(self, rows: Sequence[int]) -> list[bytes | None]:
         """Many values at once, in much less time than one after the other."""
-        chosen = np.asarray(rows, np.int64)
-        begins, ends = self._offsets[chosen].tolist(), self._offsets[chosen + 1].tolist()
-        data = self._data[self._start :]
-        values = [bytes(data[begin:end]) for begin, end in zip(begins, ends, strict=True)]
+        offsets, data = self._offsets, self._data[self._start :]
+        values = [bytes(data[offsets[row] : offsets[row + 1]]) for row in rows]
         return [None if value == _NULL else value for value in values]

@@ -19,6 +19,7 @@ from stores.segment.columns import Bools, Column
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from stores.index.codecs.steps import Steps
     from stores.query.masks import Masks
     from stores.query.sparse import Inverted
     from stores.segment.strings import Strings
@@ -47,6 +48,13 @@ class Rows(Protocol):
 
     def gather(self, rows: Int64) -> Float32:
         """Copies of some vectors: (len(rows), dim)."""
+
+    @property
+    def vectors(self) -> Float32:
+        """All vectors, and perhaps more after them: (count or more, dim), where they lie."""
+
+    def steps(self) -> "Steps":
+        """int8 codes of `count` rows or more."""
 
     def blocks(self) -> list[jax.Array]:
         """All vectors as device arrays, in order; each padded to a bucket of rows."""

@@ -49,6 +49,19 @@ def test_merging_happens_by_itself_while_rows_are_written_and_read(tmp_path: Pat
         assert collection.search(rows[2999], 1)[0].id == "2999"
 
 
+def test_a_segment_that_is_left_alone_gets_a_graph_once_if_it_can(tmp_path: Path) -> None:
+    options = Options(seal_rows=200, graph_rows=150)
+    with Database.open(tmp_path, options=options) as database:
+        near, alike = database.collection("near", dim=DIM), database.collection("alike", dim=DIM)
+        fill(near, clustered(200, DIM))
+        fill(alike, np.ones((200, DIM), np.float32))
+        wait_until(lambda: any(segment.has_graph for segment, _ in near._tree.state.segments))
+        wait_until(lambda: alike._tree._graphless)
+        time.sleep(0.1)
+        [(segment, _)] = alike._tree.state.segments
+        assert segment.entry.name in alike._tree._graphless and not segment.has_graph
+
+
 def test_rows_that_change_during_a_merge_stay_changed(tmp_path: Path) -> None:
     rows = clustered(1000, DIM)
     with Database.open(tmp_path, options=OPTIONS) as database:
@@ -141,7 +154,7 @@ def test_compacting_can_be_stopped_and_leaves_everything_as_it_was(tmp_path: Pat
 
 def test_reindexing_leaves_what_has_a_graph_alone(tmp_path: Path) -> None:
     rows = clustered(1700, DIM)
-    options = Options(seal_rows=500, graph_rows=400, background=False)
+    options = Options(seal_rows=500, graph_rows=600, background=False)
     with Database.open(tmp_path, options=options) as database:
         collection = database.collection("rows", dim=DIM)
         fill(collection, rows[:800])

@@ -110,6 +110,7 @@ def test_a_damaged_snapshot_is_refused_and_replaces_nothing(tmp_path: Path) -> N
     with Database.open(tmp_path, options=OPTIONS) as database:
         fill(database, 0, 25)
         made = database.collection("rows").snapshot("s")
+        database.collection("rows").delete(["0"])
         database.collection("rows").compact()
         fill(database, 30, 5)
         before = contents(database)

@@ -52,7 +52,8 @@ class Frame:
         """queries (q, dim) -> q of the distances above: (q, width)."""
         if self.metric == "l2":
             return self.rotate(queries - self.centre)
-        return self.rotate(np.pad(queries, ((0, 0), (0, len(self.centre) - queries.shape[1]))))
+        more = len(self.centre) - queries.shape[1]
+        return self.rotate(np.pad(queries, ((0, 0), (0, more))) if more else queries)
 
     def encode(self, rotated: Float32) -> Int8:
         """int8 codes of (n, width)."""

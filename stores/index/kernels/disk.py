@@ -11,17 +11,13 @@ from numba import types
 
 from stores.index.kernels.intrinsics import prefetch
 from stores.index.kernels.jit import compiled, inlined
-from stores.index.kernels.traverse import bit_planes, insert, planes_dot, rank_exactly
+from stores.index.kernels.traverse import bit_planes, insert, planes_dot, rank_exactly, read
 
 PAGE = 4096
 _F32, _I32, _I64 = types.float32, types.int32, types.int64
 _WILLNEED = 3
 # Called by name, so that compiled kernels can be cached.
 _advise = types.ExternalFunction("posix_fadvise", _I32(_I32, _I64, _I64, _I32))
-
-
-def _read(dtype: types.Type, axes: int) -> types.Array:
-    return types.Array(dtype, axes, "C", readonly=True)
 
 
 @inlined
@@ -56,8 +52,8 @@ def _see(other, visited, fresh, count, flat_facts, row_words):
 
 @compiled(
     _I64(
-        _read(_F32, 2), _read(types.uint64, 2), _read(_F32, 2), _read(_I32, 2), _read(_I32, 1),
-        _read(types.uint8, 1), _read(_F32, 2), _read(_F32, 2), types.boolean, _I32, _I64, _I64,
+        read(_F32, 2), read(types.uint64, 2), read(_F32, 2), read(_I32, 2), read(_I32, 1),
+        read(types.uint8, 1), read(_F32, 2), read(_F32, 2), types.boolean, _I32, _I64, _I64,
         types.uint64[::1], _I32[:, ::1], _F32[:, ::1], _I64[::1],
     )
 )  # fmt: skip
@@ -123,8 +119,8 @@ def search_bits(
 
 @compiled(
     _I64(
-        _read(_F32, 2), _read(_I32, 2), _I64, _I64, _read(types.uint64, 2), _read(_F32, 2),
-        _read(_I32, 1), _read(types.uint8, 1), _read(_F32, 2), _read(_F32, 2), types.boolean, _I32,
+        read(_F32, 2), read(_I32, 2), _I64, _I64, read(types.uint64, 2), read(_F32, 2),
+        read(_I32, 1), read(types.uint8, 1), read(_F32, 2), read(_F32, 2), types.boolean, _I32,
         _I64, _I64, types.uint64[::1], _I32[:, ::1], _F32[:, ::1], _I64[::1],
     )
 )  # fmt: skip

@@ -1,6 +1,7 @@
 """All kernels that search."""
 
 from stores.index.kernels.disk import search_bits, search_blocks
+from stores.index.kernels.scan import scan_rows
 from stores.index.kernels.traverse import scan_nodes, search_graph
 
-__all__ = ["scan_nodes", "search_bits", "search_blocks", "search_graph"]
+__all__ = ["scan_nodes", "scan_rows", "search_bits", "search_blocks", "search_graph"]

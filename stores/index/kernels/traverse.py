@@ -15,7 +15,7 @@ from stores.index.kernels.jit import compiled, inlined
 _F32, _I32, _I64 = types.float32, types.int32, types.int64
 
 
-def _read(dtype: types.Type, axes: int) -> types.Array:
+def read(dtype: types.Type, axes: int) -> types.Array:
     return types.Array(dtype, axes, "C", readonly=True)
 
 
@@ -159,8 +159,8 @@ def _expand(graph, node, visited, fresh, flat_bits, row_words, wanted):
 
 
 _SEARCH = _I64(
-    _read(_F32, 2), _read(types.int8, 2), _read(types.uint64, 2), _read(_F32, 2), _read(_I32, 2),
-    _read(_I32, 1), _read(types.int8, 2), _read(types.uint8, 1), _read(_F32, 2), _read(_F32, 2),
+    read(_F32, 2), read(types.int8, 2), read(types.uint64, 2), read(_F32, 2), read(_I32, 2),
+    read(_I32, 1), read(types.int8, 2), read(types.uint8, 1), read(_F32, 2), read(_F32, 2),
     _F32, _F32, types.boolean, _I64, _I64, types.uint64[::1], _I32[:, ::1], _F32[:, ::1], _I64[::1],
 )  # fmt: skip
 
@@ -273,7 +273,7 @@ def search_graph(
 
 
 _SCAN = _I64(
-    _read(_F32, 2), _read(types.int8, 2), _read(_F32, 2), _read(_I32, 1), _read(_F32, 2), _read(_F32, 2),
+    read(_F32, 2), read(types.int8, 2), read(_F32, 2), read(_I32, 1), read(_F32, 2), read(_F32, 2),
     _F32, types.boolean, _I64, _I32[:, ::1], _F32[:, ::1],
 )  # fmt: skip
 

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -53,6 +55,32 @@ def test_graphs_and_flat_parts_answer_together(
     assert {part.tier for part in trace} == {"graph", "flat"}
     assert sum(part.allowed for part in trace) == COUNT == collection.count()
     assert recall(found, exact(rows[:COUNT], queries, "cosine"), 10) > 0.98
+
+
+@pytest.mark.parametrize("metric", ["cosine", "dot", "l2"])
+@pytest.mark.parametrize("seal_rows", [200, 2000])
+def test_codes_of_rows_without_a_graph_tell_the_best(tmp_path: Path, metric: str, seal_rows: int) -> None:
+    made = clustered(1120, 100) * np.random.default_rng(2).uniform(0.5, 2, (1120, 1)).astype(np.float32)
+    with Database.open(tmp_path, options=Options(seal_rows=seal_rows, background=False)) as database:
+        collection = database.collection("rows", dim=100, metric=metric)
+        for start in range(0, 1100, 100):
+            collection.upsert([str(row) for row in range(start, start + 100)], made[start : start + 100])
+            collection.search(made[0], 1)
+        collection.delete([str(row) for row in range(0, 1100, 3)])
+        for filter_ in (None, lambda id: id % 5 == 0):
+            queries = made[1100:1108] if metric != "cosine" else made[1100:1108] / 7
+            view = collection._tree.view
+            ids = [np.array([int(part.rows.id(row)) for row in range(part.rows.count)]) for part in view]
+            masks = [
+                part.alive if filter_ is None else part.alive & np.array([filter_(id) for id in own])
+                for part, own in zip(view, ids, strict=True)
+            ]
+            trace: list[PartTrace] = []
+            scores, places = dispatch.search(queries, view, masks, metric, 10, trace=trace)
+            assert {part.tier for part in trace} == {"codes"}
+            expected, best = dispatch.search(queries, view, masks, metric, 10, exact=True)
+            assert np.mean(places == best) > 0.99
+            np.testing.assert_allclose(scores, expected, rtol=1e-4)
 
 
 def test_exact_looks_at_every_row(collection: Collection, rows: np.ndarray) -> None:
