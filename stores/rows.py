@@ -95,8 +95,10 @@ def check_vectors(schema: Schema, vectors: ArrayLike) -> Float32:
             f"vectors have {array.shape[1]} dimensions, the collection {schema.dim}; "
             "use the model that it was made with, or another collection"
         )
-    # One number that any NaN or infinity spoils; large ones as well, so then each is looked at.
-    if not np.isfinite(np.vdot(array, array)) and not (finite := np.isfinite(array).all(axis=1)).all():
+    with np.errstate(over="ignore", invalid="ignore"):
+        # One number that any NaN or infinity spoils; large ones as well, so then each is looked at.
+        spoilt = not np.isfinite(np.einsum("nd,nd->", array, array))
+    if spoilt and not (finite := np.isfinite(array).all(axis=1)).all():
         raise InvalidVector(int(np.argmin(finite)), "the vector holds NaN, an infinity or a number too large")
     return array
 

@@ -23,7 +23,7 @@ def encode_metadata(row: int, metadata: Any) -> bytes | None:
 
 def decode_metadata(data: bytes | None) -> dict[str, Any]:
     """The object that was stored; empty if none was."""
-    return dict(_DECODER.decode(data.decode())) if data else {}
+    return dict(_DECODER.raw_decode(data.decode())[0]) if data else {}
 
 
 def encode_text(row: int, text: Any, what: str = "text") -> bytes:

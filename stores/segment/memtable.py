@@ -4,6 +4,7 @@ Append-only: a replaced row stays until the memtable is sealed, marked dead in t
 appends; readers hold a `MemRows`, which is the memtable up to some row.
 """
 
+from collections.abc import Sequence
 from functools import cached_property
 from threading import Lock
 from typing import Any
@@ -18,7 +19,7 @@ from stores.query.sparse import Inverted
 from stores.segment.batch import Batch
 from stores.segment.columns import Column, field_value
 from stores.segment.jsontext import decode_metadata, decode_text
-from stores.segment.view import Float32, Int64
+from stores.segment.view import Described, Float32, Int64
 
 _MOST_BYTES = 64 << 20
 
@@ -88,6 +89,9 @@ class MemRows:
 
     def text(self, row: int) -> str | None:
         return decode_text(self.raw_texts[row])
+
+    def described(self, rows: Sequence[int]) -> list[Described]:
+        return [(self.id(row), self.metadata(row), self.text(row)) for row in rows]
 
     def gather(self, rows: Int64) -> Float32:
         return self.vectors[rows]

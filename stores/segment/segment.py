@@ -7,6 +7,7 @@ damage is named before it can become a wrong answer, and opening does not read e
 import mmap
 import os
 import zlib
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from threading import RLock
@@ -28,7 +29,7 @@ from stores.segment.build import COLUMNS, FOOTER, FORMAT, SPARSE, VECTORS
 from stores.segment.columns import Column, field_value
 from stores.segment.jsontext import decode_metadata, decode_text
 from stores.segment.strings import Strings
-from stores.segment.view import Float32, Int64
+from stores.segment.view import Described, Float32, Int64
 
 
 class Segment:
@@ -145,6 +146,13 @@ class Segment:
 
     def text(self, row: int) -> str | None:
         return decode_text(self.raw_texts[row])
+
+    def described(self, rows: Sequence[int]) -> list[Described]:
+        nothing: list[bytes | None] = [None] * len(rows)
+        ids = [(id or b"").decode() for id in self.ids.take(rows)]
+        metadata = nothing if self.raw_metadata.empty else self.raw_metadata.take(rows)
+        texts = nothing if self.raw_texts.empty else self.raw_texts.take(rows)
+        return list(zip(ids, map(decode_metadata, metadata), map(decode_text, texts), strict=True))
 
     def gather(self, rows: Int64) -> Float32:
         return self.padded_vectors[rows]

@@ -9,6 +9,7 @@ be a memory-mapped file of any size.
 
 import struct
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
 
 import numpy as np
 
@@ -60,6 +61,12 @@ class Strings:
     def __iter__(self) -> Iterator[bytes | None]:
         for start in range(0, len(self), _AHEAD):
             yield from self.take(range(start, min(start + _AHEAD, len(self))))
+
+    @cached_property
+    def empty(self) -> bool:
+        """Whether no row has a value."""
+        values = self._data[self._start :]
+        return bool(len(values) == self._count) and bytes(values).count(_NULL) == self._count
 
     def take(self, rows: Sequence[int]) -> list[bytes | None]:
         """Many values at once, in much less time than one after the other."""

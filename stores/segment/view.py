@@ -28,6 +28,7 @@ Float32 = NDArray[np.float32]
 Int64 = NDArray[np.int64]
 
 ROW_BITS = 32
+Described = tuple[str, dict[str, Any], str | None]
 
 
 class Rows(Protocol):
@@ -45,6 +46,9 @@ class Rows(Protocol):
     def metadata(self, row: int) -> dict[str, Any]: ...
 
     def text(self, row: int) -> str | None: ...
+
+    def described(self, rows: "Sequence[int]") -> "list[Described]":
+        """Id, metadata and text of some rows."""
 
     def gather(self, rows: Int64) -> Float32:
         """Copies of some vectors: (len(rows), dim)."""

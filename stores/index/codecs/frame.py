@@ -49,11 +49,12 @@ class Frame:
         return found
 
     def queries(self, queries: Float32) -> Float32:
-        """queries (q, dim) -> q of the distances above: (q, width)."""
+        """queries (q, dim) -> (q, len(centre)): once rotated, the q of the distances above."""
         if self.metric == "l2":
-            return self.rotate(queries - self.centre)
+            moved: Float32 = queries - self.centre
+            return moved
         more = len(self.centre) - queries.shape[1]
-        return self.rotate(np.pad(queries, ((0, 0), (0, more))) if more else queries)
+        return np.pad(queries, ((0, 0), (0, more))) if more else queries
 
     def encode(self, rotated: Float32) -> Int8:
         """int8 codes of (n, width)."""

@@ -42,6 +42,14 @@ def rotation(dim: int) -> Float32:
     return found
 
 
+@lru_cache(maxsize=8)
+def transposed(dim: int) -> Float32:
+    """float32 (padded_dim(dim), dim), C-contiguous: `rotation` transposed."""
+    found: Float32 = np.ascontiguousarray(rotation(dim).T)
+    found.setflags(write=False)
+    return found
+
+
 def _hadamard(rows: NDArray[np.float64]) -> NDArray[np.float64]:
     """The orthonormal Walsh-Hadamard transform of each row, whose length is a power of two."""
     count, width = rows.shape

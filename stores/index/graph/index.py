@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from stores.index import kernels
 from stores.index.codecs import rabitq
 from stores.index.codecs.frame import Frame
+from stores.index.codecs.rotation import transposed
 from stores.index.graph.arrange import Arrangement
 from stores.index.graph.build import Graph
 
@@ -90,6 +91,15 @@ class GraphIndex:
             wanted[self.repeats[allowed[self.nodes :]]] = 1
         return wanted
 
+    def _rotated(self, queries: Float32) -> Float32:
+        """queries (q, dim) -> (q, width), in the space of the codes."""
+        shifted = self.frame.queries(queries)
+        if not kernels.native():
+            return self.frame.rotate(shifted)
+        out = np.empty((len(queries), self.frame.width), np.float32)
+        kernels.searching().rotate(shifted, transposed(shifted.shape[1]), out)
+        return out
+
     def search(
         self, queries: Float32, allowed: Bools | None, k: int, ef: int, tier: Tier = "graph"
     ) -> tuple[Float32, Int64, Effort]:
@@ -106,7 +116,7 @@ class GraphIndex:
         counts = np.zeros(3, np.int64)
         visited = np.empty(-(-self.nodes // 64), np.uint64)
         bits, facts = self.graph.bits.view(np.uint64), self.graph.bits.view(np.float32)
-        rotated, squared = self.frame.queries(queries), self.frame.metric == "l2"
+        rotated, squared = self._rotated(queries), self.frame.metric == "l2"
         ef = max(ef, most)
         module = kernels.searching()
         if tier == "graph":
@@ -145,7 +155,7 @@ class GraphIndex:
             self.graph.bits.view(np.float32),
             chosen.astype(np.int32),
             queries,
-            self.frame.queries(queries),
+            self._rotated(queries),
             np.float32(self.frame.scale),
             self.frame.metric == "l2",
             ranked,

@@ -23,7 +23,7 @@ def _installed() -> bool:
 
 
 def searching() -> ModuleType:
-    """`search_graph`, `search_bits`, `scan_nodes`; the native one has `search_blocks` and `scan_rows` too."""
+    """`search_graph`, `search_bits`, `scan_nodes`; if native, `search_blocks`, `scan_rows`, `rotate` too."""
     if native():
         from stores.index.kernels import search
 

@@ -2,6 +2,6 @@
 
 from stores.index.kernels.disk import search_bits, search_blocks
 from stores.index.kernels.scan import scan_rows
-from stores.index.kernels.traverse import scan_nodes, search_graph
+from stores.index.kernels.traverse import rotate, scan_nodes, search_graph
 
-__all__ = ["scan_nodes", "scan_rows", "search_bits", "search_blocks", "search_graph"]
+__all__ = ["rotate", "scan_nodes", "scan_rows", "search_bits", "search_blocks", "search_graph"]

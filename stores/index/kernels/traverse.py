@@ -27,6 +27,23 @@ def prefetch_row(flat, row, width):
         prefetch(flat, start + at)
 
 
+@compiled(_I64(read(_F32, 2), read(_F32, 2), _F32[:, ::1]))
+def rotate(rows, transposed, out):
+    """rows (q, d) times a matrix (d, width) that is given transposed, into out (q, width).
+
+    NumPy's product has threads of its own, which those that search wait for: two searched no faster than one.
+    """
+    for number in range(rows.shape[0]):
+        row = rows[number]
+        for place in range(transposed.shape[0]):
+            line = transposed[place]
+            total = np.float32(0)
+            for at in range(row.shape[0]):
+                total += row[at] * line[at]
+            out[number, place] = total
+    return rows.shape[0]
+
+
 @inlined
 def round_query(rotated, rounded):
     """int16 codes of a query, as fine as int32 sums of products with int8 allow; returns units per step."""

@@ -26,7 +26,7 @@ def test_distances_in_the_frame_order_rows_as_the_metric_does(metric: str, dim: 
         rows = rows * rng.uniform(0.2, 5, (300, 1)).astype(np.float32)
     queries = clustered(9, dim, seed=2)
     frame = fit(rows, metric)
-    rotated, turned = frame.rotate(frame.residuals(rows)), frame.queries(queries)
+    rotated, turned = frame.rotate(frame.residuals(rows)), frame.rotate(frame.queries(queries))
     scores = turned @ rotated.T
     if metric == "l2":
         scores -= np.einsum("nd,nd->n", rotated, rotated) / 2
