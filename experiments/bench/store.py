@@ -1,6 +1,8 @@
-"""Durable upserts beside a bare append + fdatasync of the same bytes and SQLite; exact search beside NumPy.
+"""Durable upserts beside a bare append + fdatasync of the same bytes, SQLite and LanceDB; exact search beside
+NumPy.
 
-Run: `python -m experiments.bench.store [--rows N]`.
+Run: `python -m experiments.bench.store [--rows N]`. LanceDB is left out where it is not installed, and gets a
+twentieth of the batches.
 """
 
 import argparse
@@ -9,6 +11,7 @@ import sqlite3
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -34,9 +37,12 @@ def main() -> None:
 
 
 def writes(collection: Collection, folder: Path, vectors: np.ndarray) -> None:
-    """Batches of 100, in turn: into the store, as many bytes into a bare file, and into SQLite; then four
+    """Batches of 100, in turn: into the store, as many bytes into a bare file, and into the others; then four
     threads that share the store's syncs."""
     spans: dict[str, list[Span]] = {"bare append": [], "store": [], "SQLite": []}
+    lance = lance_table(folder)
+    if lance is not None:
+        spans["LanceDB"] = []
     table = sqlite3.connect(folder / "rows.sqlite", isolation_level=None)
     table.execute("PRAGMA journal_mode=WAL")
     table.execute("PRAGMA synchronous=FULL")
@@ -49,7 +55,10 @@ def writes(collection: Collection, folder: Path, vectors: np.ndarray) -> None:
             spans["bare append"].append(timed(lambda data=payload: append(log.fileno(), data)))
             spans["store"].append(timed(lambda ids=ids, rows=rows: collection.upsert(ids, rows)))
             spans["SQLite"].append(timed(lambda ids=ids, rows=rows: insert(table, ids, rows)))
-    rates = {name: len(vectors) / total(runs).wall for name, runs in spans.items()}
+            if lance is not None and start % (20 * BATCH) == 0:
+                made = [{"id": id, "vector": row} for id, row in zip(ids, rows, strict=True)]
+                spans["LanceDB"].append(timed(lambda made=made: lance.add(made)))
+    rates = {name: len(runs) * BATCH / total(runs).wall for name, runs in spans.items()}
     rates["store, 4 threads"] = len(vectors) / timed(lambda: by_threads(collection, vectors, 4)).wall
     for name, rate in rates.items():
         share = rate / rates["bare append"]
@@ -61,6 +70,15 @@ def insert(table: sqlite3.Connection, ids: list[str], rows: np.ndarray) -> None:
     values = zip(ids, (row.tobytes() for row in rows), strict=True)
     table.executemany("INSERT OR REPLACE INTO rows VALUES (?, ?)", values)
     table.execute("COMMIT")
+
+
+def lance_table(folder: Path) -> Any | None:
+    try:
+        import lancedb
+    except ImportError:
+        return None
+    first = [{"id": "first", "vector": np.zeros(DIM, np.float32)}]
+    return lancedb.connect(folder / "lance").create_table("rows", first)
 
 
 def by_threads(collection: Collection, vectors: np.ndarray, threads: int) -> None:
@@ -83,6 +101,7 @@ def total(spans: list[Span]) -> Span:
 
 def searches(collection: Collection, vectors: np.ndarray, rng: np.random.Generator) -> None:
     """The ten nearest of one query: the store's exact search and a NumPy product with argpartition."""
+    collection.compact()
     queries = rng.standard_normal((50, DIM), dtype=np.float32)
 
     def numpy_search(query: np.ndarray) -> np.ndarray:
@@ -92,7 +111,7 @@ def searches(collection: Collection, vectors: np.ndarray, rng: np.random.Generat
 
     spans = interleaved(
         {
-            "store": lambda: [collection.search(query, k=10) for query in queries],
+            "store": lambda: [collection.search(query, k=10, exact=True) for query in queries],
             "NumPy": lambda: [numpy_search(query) for query in queries],
         },
         rounds=5,
