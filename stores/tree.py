@@ -11,7 +11,6 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from threading import RLock
 
@@ -25,7 +24,7 @@ from stores.index.graph.index import node_bytes
 from stores.log import manifest as manifests
 from stores.log.commit import GroupCommit
 from stores.log.disk import Disk, explaining, file_facts, files_under
-from stores.log.manifest import Manifest, SegmentEntry
+from stores.log.manifest import Manifest
 from stores.log.records import DELETE, UPSERT, UPSERT_SPARSE, Record
 from stores.log.snapshot import clone
 from stores.log.wal import Log
@@ -35,13 +34,11 @@ from stores.query.recall import Shadow
 from stores.query.search import Tuning
 from stores.schema import Schema
 from stores.segment.batch import Batch, decode_deletion
-from stores.segment.build import write_segment
-from stores.segment.columns import Bools
-from stores.segment.merge import Joined, content_of, merged_postings
+from stores.segment.merge import Joined, merged_postings
 from stores.segment.planner import Load, plan_merge
 from stores.segment.segment import Segment
+from stores.segment.shelf import Shelf
 from stores.segment.state import State
-from stores.segment.tombs import read_alive, tomb_path, write_tombs
 from stores.segment.view import View
 
 _logger = logging.getLogger(__name__)
@@ -69,12 +66,9 @@ class Tree:
 
     def __init__(self, folder: Path, disk: Disk, options: Options, workers: Workers) -> None:
         self.folder, self._disk, self._options, self._workers = folder, disk, options, workers
-        self._segments_folder = folder / "seg"
-        self._manifest = manifests.read(folder)
-        self._next_number = manifests.highest_number(folder) + 1
-        self.schema: Schema = self._manifest.schema
+        self._shelf = Shelf(folder, disk)
+        self.schema: Schema = self._shelf.schema
         self.state = State(self.schema.width, options.seal_rows)
-        self._saved: dict[int, Bools] = {}
         # Taken in this order, and before the commit's `exclusive`.
         self._merging, self._sealing = RLock(), RLock()
         self._frozen_floor = 0
@@ -84,32 +78,20 @@ class Tree:
         self._last_read = 0.0
         self.maintenance_error: str | None = None
         self.tuning = Tuning(options.memory_bytes, Shadow(options.shadow_every, workers.merging.ask))
-        self._load_segments()
+        if any(segment.has_graph for segment in self._shelf.load(self.state)):
+            workers.merging.ask(kernels.warm)
         self.log = Log(folder / "wal", disk, rotate_bytes=options.rotate_bytes)
         self._commit = GroupCommit(self.log, self._apply)
         try:
             self._replay()
-            self._remove_garbage()
+            self._shelf.remove_garbage()
+            self.log.drop_until(self._shelf.floor)
         except BaseException:
             self.log.close()
             raise
 
-    def _load_segments(self) -> None:
-        loaded = []
-        for entry in self._manifest.segments:
-            folder = self._segments_folder / entry.name
-            segment = Segment(folder, entry, self.state.next_serial(), self.schema.width)
-            loaded.append((segment, read_alive(folder, entry.tombs, entry.rows)))
-        try:
-            self.state.load(loaded)
-        except ValueError as error:
-            raise CorruptStore(self.folder, str(error)) from error
-        self._saved = {segment.serial: alive for segment, alive in loaded}
-        if any(segment.has_graph for segment, _ in loaded):
-            self._workers.merging.ask(kernels.warm)
-
     def _replay(self) -> None:
-        for record in self.log.replay(self._manifest.floor):
+        for record in self.log.replay(self._shelf.floor):
             try:
                 self._apply(record)
             except ValueError as error:
@@ -121,19 +103,6 @@ class Tree:
         if record.type == DELETE:
             return self.state.delete(decode_deletion(record.payload))
         raise ValueError(f"unknown record type {record.type}; use a newer tarsia")
-
-    def _remove_garbage(self) -> None:
-        """What an interrupted seal, merge or cleaning left behind."""
-        current = {entry.name: entry.tombs for entry in self._manifest.segments}
-        for folder in self._segments_folder.iterdir():
-            if folder.name not in current:
-                self._disk.remove_tree(folder)
-                continue
-            for path in folder.glob("tomb-*"):
-                if path != tomb_path(folder, current[folder.name]):
-                    self._disk.unlink(path)
-        manifests.remove_old(self.folder, self._manifest.number, self._disk)
-        self.log.drop_until(self._manifest.floor)
 
     @property
     def view(self) -> View:
@@ -251,7 +220,7 @@ class Tree:
         with self._commit.exclusive:
             self._require_open()
             floor = self.log.last_index
-            if floor == self._manifest.floor:
+            if floor == self._shelf.floor:
                 return
             self.log.rotate()
             self.state.freeze()
@@ -266,12 +235,12 @@ class Tree:
         segment = self._build(Joined([(rows, kept)], self.schema.width))
         with self._commit.exclusive:
             self._require_open()
-            entries = self._saved_entries()
+            segments = self.state.segments
             if segment is not None:
-                entries.append(self._save_tombs(segment, self.state.frozen[1][kept]))
-            self._write_manifest(replace(self._manifest, floor=self._frozen_floor, segments=tuple(entries)))
+                segments.append((segment, self.state.frozen[1][kept]))
+            self._shelf.commit(segments, self._frozen_floor)
             self.state.seal(segment, kept)
-            self._after_manifest(dropped=[])
+            self._clean()
 
     def snapshot(self, target: Path) -> None:
         """A copy of everything that has been written, at `target`; writers wait for the making of it."""
@@ -358,12 +327,12 @@ class Tree:
         order = np.arange(len(joined)) if arrangement is None else arrangement.order
         with self._commit.exclusive:
             self._require_open()
-            entries = [entry for entry in self._saved_entries() if entry.name not in names]
+            segments = [pair for pair in self.state.segments if pair[0] not in old]
             if segment is not None:
-                entries.append(self._save_tombs(segment, self.state.alive_now(old, kept)[order]))
-            self._write_manifest(replace(self._manifest, segments=tuple(entries)))
+                segments.append((segment, self.state.alive_now(old, kept)[order]))
+            self._shelf.commit(segments)
             self.state.merge(old, kept, segment, order)
-            self._after_manifest(dropped=names)
+            self._clean(replaced=names)
 
     def _arranged(self, joined: Joined) -> Arrangement | None:
         """The order for a segment with a graph; None for one that is better scanned."""
@@ -383,69 +352,26 @@ class Tree:
     def _build(
         self, joined: Joined, arrangement: Arrangement | None = None, progress: Progress = lambda share: None
     ) -> Segment | None:
-        """A durable segment of the rows that no manifest names yet; None for no rows."""
+        """`Shelf.build`; None for no rows."""
         if not len(joined):
             return None
         blocks = arrangement is not None and self._too_little_memory(arrangement)
-        content = content_of(self.schema.width, joined, arrangement, blocks=blocks)
-        entry = write_segment(self._segments_folder, content, self._disk, progress)
-        folder = self._segments_folder / entry.name
-        return Segment(folder, entry, self.state.next_serial(), self.schema.width)
+        serial = self.state.next_serial()
+        return self._shelf.build(joined, serial, arrangement, blocks=blocks, progress=progress)
 
-    def _saved_entries(self) -> list[SegmentEntry]:
-        """Manifest entries of today's segments, with their dead written where they have changed."""
-        entries = {entry.name: entry for entry in self._manifest.segments}
-        saved = []
-        for segment, alive in self.state.segments:
-            entry = entries[segment.entry.name]
-            if self._saved.get(segment.serial) is not alive:
-                entry = self._save_tombs(segment, alive)
-            saved.append(entry)
-        return saved
-
-    def _save_tombs(self, segment: Segment, alive: Bools) -> SegmentEntry:
-        if alive.all():
-            return replace(segment.entry, tombs=0)
-        write_tombs(segment.folder, self._next_number, alive, self._disk)
-        return replace(segment.entry, tombs=self._next_number)
-
-    def _write_manifest(self, changed: Manifest) -> None:
-        # The number is spent even if this fails: a half-made attempt must not pass for the next one.
-        number, self._next_number = self._next_number, self._next_number + 1
-        changed = replace(changed, number=number)
-        manifests.write(self.folder, changed, self._disk)
-        self._manifest = changed
-
-    def _after_manifest(self, dropped: Sequence[str]) -> None:
-        """Removes what the new manifest has replaced. Whatever fails here is garbage for the next opening."""
-        self._saved = {segment.serial: alive for segment, alive in self.state.segments}
+    def _clean(self, replaced: Sequence[str] = ()) -> None:
+        """Removes what the newest manifest no longer needs."""
+        self._shelf.clean(self.state.segments, replaced)
         try:
-            for name in dropped:
-                self._disk.remove_tree(self._segments_folder / name)
-            for entry in self._manifest.segments:
-                folder = self._segments_folder / entry.name
-                for path in folder.glob("tomb-*"):
-                    if path != tomb_path(folder, entry.tombs):
-                        self._disk.unlink(path)
-            manifests.remove_old(self.folder, self._manifest.number, self._disk)
-            self.log.drop_until(self._manifest.floor)
+            self.log.drop_until(self._shelf.floor)
         except OSError as error:
-            _logger.warning("%s: some replaced files remain: %s", self.folder, error)
+            _logger.warning("%s: old log files remain: %s", self.folder, error)
 
     def verify(self) -> list[Path]:
         """Reads and checks every file; returns them. CorruptStore names the first damaged one."""
         with self._commit.exclusive:
             self._require_open()
-            manifest = manifests.read(self.folder)
-            checked = [self.folder / "CURRENT", self.folder / f"MANIFEST-{manifest.number:06d}"]
-            for entry in manifest.segments:
-                folder = self._segments_folder / entry.name
-                segment = Segment(folder, entry, 0, self.schema.width)
-                segment.verify()
-                read_alive(folder, entry.tombs, entry.rows)
-                checked += sorted(path for path in folder.iterdir())
-            checked += self.log.verify(manifest.floor)
-        return checked
+            return self._shelf.verify() + self.log.verify(self._shelf.floor)
 
     @property
     def disk_bytes(self) -> int:

@@ -30,11 +30,11 @@ _MATCH_NS = 40.0
 _DISK_MATCH_NS = 400.0
 _NODE_NS = 1100.0
 _FEWEST_TO_TRAVERSE = 4096
-_FEW_QUERIES = 8
+_FEW_QUERIES = 64
 _MOST_BY_CODES = 256
 _LEAST_CODED_DIM = 64
-_RANKED_PER_K = 4
-_MORE_RANKED = 32
+_RANKED_PER_K = 2
+_MORE_RANKED = 16
 _MOST_EF = 8192
 
 
@@ -118,7 +118,7 @@ def _search_graph(
     started = time.perf_counter()
     share = matches / part.rows.count
     usual = index.ef * widen * (1 if memory_tier == "graph" else _EF_BY_BITS)
-    width = max(ef or usual, _EF_PER_K * k)
+    width = max(ef, k) if ef else max(usual, _EF_PER_K * k)
     pool = min(math.ceil(width / math.sqrt(share)), _MOST_EF)
     by_match = matches * (_MATCH_NS if memory_tier == "graph" else _DISK_MATCH_NS)
     by_graph = pool * _NODE_NS

@@ -32,6 +32,10 @@ from stores.segment.strings import Strings
 from stores.segment.view import Described, Float32, Int64
 
 
+# A mapped file keeps a descriptor open, of which a process has few: many small segments would use them up.
+_SMALL = 256 << 10
+
+
 class Segment:
     """Rows on disk: a `segment.view.Rows`. Thread-safe. CorruptStore from any method that reads."""
 
@@ -45,7 +49,7 @@ class Segment:
             raise CorruptStore(folder / FOOTER, "its format, rows or dimension are not the manifest's")
         self._files: dict[str, dict[str, int]] = footer["files"]
         self._graph_facts: dict[str, Any] | None = footer.get("graph")
-        # Mapped and opened now, so that a reader can go on after a merge has removed the files.
+        # Mapped, read or opened now, so that a reader can go on after a merge has removed the files.
         self._maps = {name: self._map(name) for name in self._files}
         self._read_ahead: dict[str, BinaryIO] = {
             name: (folder / name).open("rb")
@@ -65,7 +69,9 @@ class Segment:
                 size = os.fstat(file.fileno()).st_size
                 if size != expected:
                     raise CorruptStore(path, f"it has {size} bytes instead of {expected}")
-                return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if size else b"")
+                if size <= _SMALL:
+                    return memoryview(file.read())
+                return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
         except FileNotFoundError as error:
             raise CorruptStore(path, "the file is missing") from error
 

@@ -70,6 +70,36 @@ def row_dot(context: Any, left: Any, left_row: Any, right: Any, right_row: Any) 
     return types.int32(left, types.intp, right, types.intp), generate
 
 
+@intrinsic
+def four_dots(context: Any, left: Any, left_row: Any, right: Any, out: Any) -> Any:
+    """`row_dot` of a row with the four rows of `right`, int16 (4, width), into int32 out (4,): the row is
+    loaded and widened once."""
+
+    def generate(target: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        word, lanes = ir.IntType(64), ir.IntType(32)
+        total_type = ir.VectorType(lanes, _LANES // 2)
+        rows, others, results = (
+            target.make_array(signature.args[at])(target, builder, arguments[at]) for at in (0, 2, 3)
+        )
+        width = builder.extract_value(rows.shape, 1)
+        row = builder.gep(rows.data, [builder.mul(arguments[1], width)])
+        lines = [builder.gep(others.data, [builder.mul(word(number), width)]) for number in range(4)]
+        totals = [cgutils.alloca_once_value(builder, ir.Constant(total_type, None)) for _ in lines]
+        with cgutils.for_range_slice(builder, word(0), width, word(_LANES), word) as (start, _):
+            values = _load_int16(builder, row, start)
+            for line, total in zip(lines, totals, strict=True):
+                products = _pair_products(builder, values, _load_int16(builder, line, start))
+                builder.store(builder.add(builder.load(total), products), total)
+        name = f"llvm.vector.reduce.add.v{_LANES // 2}i32"
+        summed = _declared(builder, name, ir.FunctionType(lanes, [total_type]))
+        for number, total in enumerate(totals):
+            place = builder.gep(results.data, [word(number)])
+            builder.store(builder.call(summed, [builder.load(total)]), place)
+        return target.get_dummy_value()
+
+    return types.void(left, types.intp, right, out), generate
+
+
 def _declared(builder: Any, name: str, kind: ir.FunctionType) -> Any:
     return builder.module.globals.get(name) or ir.Function(builder.module, kind, name=name)
 

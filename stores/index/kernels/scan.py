@@ -3,11 +3,13 @@
 import numpy as np
 from numba import types
 
-from stores.index.kernels.intrinsics import row_dot
+from stores.index.kernels.intrinsics import four_dots, row_dot
 from stores.index.kernels.jit import compiled
 from stores.index.kernels.traverse import insert, rank_exactly, read, round_query
 
 _F32, _I32, _I64 = types.float32, types.int32, types.int64
+# Rows that stay in the nearest cache while four queries after four are compared with them.
+_TILE = 128
 _SCAN = _I64(
     read(_F32, 2), read(types.int8, 2), read(_F32, 1), read(_F32, 1), _I64, read(types.uint8, 1),
     read(_F32, 2), read(_F32, 2), types.boolean, _I64, _I32[:, ::1], _F32[:, ::1],
@@ -24,24 +26,44 @@ def scan_rows(
     (q, dim) and the same with zeros after them, padded (q, width); squared for l2. out_ids (q, k) and
     out_scores, best first, -1 where there are no more.
     """
-    flat_vectors = vectors.reshape(-1)
-    filtered = allowed.shape[0] > 0
-    kept, distances = np.empty(ranked + 1, np.int32), np.empty(ranked + 1, np.float32)
-    rounded = np.empty((1, codes.shape[1]), np.int16)
-    for number in range(queries.shape[0]):
-        unit = round_query(padded[number], rounded)
-        held = 0
-        for row in range(count):
-            if filtered and not allowed[row]:
-                continue
-            distance = -unit * steps[row] * np.float32(row_dot(codes, row, rounded, 0))
-            if squared:
-                distance += halves[row]
-            if held < ranked or distance < distances[held - 1]:
-                _, held = insert(kept, distances, held, ranked, np.int32(row), distance)
+    flat_vectors, width = vectors.reshape(-1), codes.shape[1]
+    filtered, number_of = allowed.shape[0] > 0, queries.shape[0]
+    kept = np.empty((number_of, ranked + 1), np.int32)
+    distances = np.empty((number_of, ranked + 1), np.float32)
+    held, units = np.zeros(number_of, np.int64), np.empty(number_of, np.float32)
+    groups = (number_of + 3) // 4
+    rounded, line = np.zeros((groups, 4, width), np.int16), np.empty((1, width), np.int16)
+    for number in range(number_of):
+        units[number] = round_query(padded[number], line)
+        rounded[number >> 2, number & 3] = line[0]
+    dots = np.empty(4, np.int32)
+    for start in range(0, count, _TILE):
+        stop = min(start + _TILE, count)
+        for group in range(groups):
+            four, first = rounded[group], 4 * group
+            last = min(first + 4, number_of)
+            for row in range(start, stop):
+                if filtered and not allowed[row]:
+                    continue
+                if last - first > 1:
+                    four_dots(codes, row, four, dots)
+                else:
+                    dots[0] = row_dot(codes, row, four, 0)
+                step, half = steps[row], halves[row]
+                for number in range(first, last):
+                    distance = -units[number] * step * np.float32(dots[number - first])
+                    if squared:
+                        distance += half
+                    size = held[number]
+                    if size < ranked or distance < distances[number, size - 1]:
+                        _, held[number] = insert(
+                            kept[number], distances[number], size, ranked, np.int32(row), distance
+                        )
+    for number in range(number_of):
         out_ids[number, :] = -1
         out_scores[number, :] = -np.inf
         rank_exactly(
-            vectors, flat_vectors, queries[number], squared, kept, held, out_ids[number], out_scores[number]
-        )
-    return queries.shape[0]
+            vectors, flat_vectors, queries[number], squared, kept[number], held[number],
+            out_ids[number], out_scores[number],
+        )  # fmt: skip
+    return number_of
