@@ -31,7 +31,6 @@ from stores.segment.jsontext import decode_metadata, decode_text
 from stores.segment.strings import Strings
 from stores.segment.view import Described, Float32, Int64
 
-
 # A mapped file keeps a descriptor open, of which a process has few: many small segments would use them up.
 _SMALL = 256 << 10
 
