@@ -1,6 +1,6 @@
 """Searching while rows come in: the store beside hnswlib, threads of queries and one that inserts, in turns.
 
-Run: `python -m experiments.bench.ann_busy [--rows 1000000] [--rate 500] [--threads 4] [--seconds 10]`.
+Run: `python -m experiments.bench.ann_busy [--rows 1000000] [--rate 500] [--threads 4] [--keep FOLDER]`.
 Both get the same rows at the same rate; the store's are durable. Each searches at the least width that
 finds 95 % of the ten nearest when nothing else goes on; recall is measured again among all rows at the
 end. hnswlib does not promise searches beside inserts: here it does both without a lock, which is the best
@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -48,13 +49,15 @@ def main() -> None:
     parser.add_argument("--rate", type=int, default=500, help="rows inserted each second")
     parser.add_argument("--threads", type=int, default=4)
     parser.add_argument("--seconds", type=float, default=10)
+    parser.add_argument("--keep", type=Path, help="a folder for what is built, to be used again")
     options = parser.parse_args()
     more = int(options.rate * options.seconds * (ROUNDS + 1))
     data = DATA[options.data](options.rows + more)
     rows, queries = data.vectors, data.queries
     print(f"ann_busy: {data.name}, {options.rows:,} x {rows.shape[1]}, {machine()}", flush=True)
-    with tempfile.TemporaryDirectory() as folder, Database.open(folder) as database:
-        ours, theirs = store(database, rows[: options.rows]), hnswlib(rows, options.rows)
+    with tempfile.TemporaryDirectory() as temporary, Database.open(options.keep or temporary) as database:
+        ours = store(database, rows[: options.rows])
+        theirs = hnswlib(rows, options.rows, database.path / "hnswlib")
         for one in (ours, theirs):
             one.rows = options.rows
             one.width = least_width(one, rows, queries)
@@ -76,14 +79,19 @@ def main() -> None:
 
 
 def store(database: Database, rows: np.ndarray) -> Contender:
-    collection = database.collection("rows", dim=rows.shape[1])
     wall, cpu = time.perf_counter(), time.process_time()
-    for start in range(0, len(rows), 10_000):
-        part = rows[start : start + 10_000]
-        collection.upsert([str(start + at) for at in range(len(part))], part)
-    print(f"  tarsia: rows written after {time.perf_counter() - wall:.0f} s", flush=True)
-    collection.compact()
+    if database.snapshots("rows"):
+        collection = database.restore("rows", "built", overwrite=True)
+    else:
+        collection = database.collection("rows", dim=rows.shape[1])
+        for start in range(0, len(rows), 10_000):
+            part = rows[start : start + 10_000]
+            collection.upsert([str(start + at) for at in range(len(part))], part)
+        print(f"  tarsia: rows written after {time.perf_counter() - wall:.0f} s", flush=True)
+        collection.compact()
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    if not database.snapshots("rows"):
+        collection.snapshot("built")
 
     def search(queries: np.ndarray, width: int) -> np.ndarray:
         return np.array(
@@ -96,14 +104,19 @@ def store(database: Database, rows: np.ndarray) -> Contender:
     return Contender("tarsia", search, insert, wall, cpu)
 
 
-def hnswlib(rows: np.ndarray, count: int) -> Contender:
+def hnswlib(rows: np.ndarray, count: int, kept: Path) -> Contender:
     import hnswlib as peer
 
     index = peer.Index("ip", rows.shape[1])
-    index.init_index(len(rows), M=16, ef_construction=200)
     wall, cpu = time.perf_counter(), time.process_time()
-    index.add_items(rows[:count])
+    if kept.exists():
+        index.load_index(str(kept), max_elements=len(rows))
+    else:
+        index.init_index(len(rows), M=16, ef_construction=200)
+        index.add_items(rows[:count])
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    if not kept.exists():
+        index.save_index(str(kept))
 
     def search(queries: np.ndarray, width: int) -> np.ndarray:
         index.set_ef(width)
