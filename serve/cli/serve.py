@@ -16,7 +16,9 @@ from serve.server import bind, serve_until_stopped
 
 def run(flags: Mapping[str, Any], config_file: Path | None) -> None:
     settings = load_settings(flags, config_file=config_file).settings
-    signal.signal(signal.SIGTERM, _leave)
+    leaving = _Leaving()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, leaving)
     listener = bind(settings)
     host, port = listener.getsockname()[:2]
     url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
@@ -26,7 +28,7 @@ def run(flags: Mapping[str, Any], config_file: Path | None) -> None:
         print(f"tarsia: ready on {url} (Ctrl-C stops it)", file=sys.stderr, flush=True)
 
     try:
-        runtime = _start(settings)
+        runtime = _start(settings, leaving)
     except KeyboardInterrupt:
         sys.exit(0)
     try:
@@ -36,12 +38,14 @@ def run(flags: Mapping[str, Any], config_file: Path | None) -> None:
         runtime.close()
 
 
-def _start(settings: Settings) -> Runtime:
+def _start(settings: Settings, leaving: "_Leaving") -> Runtime:
     with logged_stages() as stage:
         runtime = Runtime.open(settings, stage=stage)
         try:
+            leaving.check()
             write_address(settings.data_dir, None)
             runtime.warm(stage)
+            leaving.check()
         except BaseException:
             remove_address(settings.data_dir)
             runtime.close()
@@ -49,6 +53,20 @@ def _start(settings: Settings) -> Runtime:
     return runtime
 
 
-def _leave(signum: int, frame: FrameType | None) -> NoReturn:
-    """SIGTERM while the models load: nobody is connected yet, so leaving in order is leaving at once."""
-    raise KeyboardInterrupt
+class _Leaving:
+    """A signal while the models load: nobody is connected yet, so leaving in order is leaving at once.
+
+    It may arrive inside a finaliser or a callback, where Python passes over exceptions: it is remembered.
+    """
+
+    def __init__(self) -> None:
+        self._asked = False
+
+    def __call__(self, signum: int, frame: FrameType | None) -> NoReturn:
+        self._asked = True
+        raise KeyboardInterrupt
+
+    def check(self) -> None:
+        """KeyboardInterrupt if a signal has come."""
+        if self._asked:
+            raise KeyboardInterrupt
