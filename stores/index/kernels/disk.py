@@ -73,7 +73,7 @@ def search_bits(
     pool, distances = np.empty(ef + 1, np.int32), np.empty(ef + 1, np.float32)
     kept, kept_distances = np.empty(ranked + 1, np.int32), np.empty(ranked + 1, np.float32)
     fresh = np.empty(max(degree, entries.shape[0]) + 1, np.int32)
-    planes = np.zeros((4, width // 64), np.uint64)
+    planes = np.empty((5, bits.shape[1]), np.uint64)
     for number in range(queries.shape[0]):
         lowest, step, total, _ = bit_planes(rotated[number], planes)
         visited[:] = 0
@@ -138,7 +138,7 @@ def search_blocks(
     flat_facts = facts.reshape(-1)
     pool, distances = np.empty(ef + 1, np.int32), np.empty(ef + 1, np.float32)
     fresh = np.empty(max(beam * degree, entries.shape[0]) + 1, np.int32)
-    todo, planes = np.empty(beam, np.int32), np.zeros((4, width // 64), np.uint64)
+    todo, planes = np.empty(beam, np.int32), np.empty((5, bits.shape[1]), np.uint64)
     for number in range(queries.shape[0]):
         query, ids, scores = queries[number], out_ids[number], out_scores[number]
         lowest, step, total, _ = bit_planes(rotated[number], planes)

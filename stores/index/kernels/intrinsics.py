@@ -26,14 +26,42 @@ def prefetch(context: Any, array: Any, element: Any) -> Any:
     return types.void(array, types.intp), generate
 
 
+_LINE = 8
+"""uint64 words of a cache line."""
+
+
 @intrinsic
-def popcount(context: Any, word: Any) -> Any:
-    """Set bits of a uint64."""
+def weigh(context: Any, bits: Any, row: Any, planes: Any) -> Any:
+    """Set bits that a row of `bits`, uint64 (n, words), shares with planes (5, words), words a multiple of 8:
+    the first four planes count 1, 2, 4 and 8, in the low half of the result; the fifth is the high half."""
 
     def generate(target: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.ctpop(arguments[0])
+        word = ir.IntType(64)
+        line = ir.VectorType(word, _LINE)
+        rows, others = (
+            target.make_array(signature.args[at])(target, builder, arguments[at]) for at in (0, 2)
+        )
+        width = builder.extract_value(rows.shape, 1)
+        first = builder.mul(arguments[1], width)
+        count = _declared(builder, f"llvm.ctpop.v{_LINE}i64", ir.FunctionType(line, [line]))
 
-    return types.uint64(types.uint64), generate
+        def load(array: Any, at: Any) -> Any:
+            return builder.load(builder.bitcast(builder.gep(array.data, [at]), line.as_pointer()), align=8)
+
+        total = cgutils.alloca_once_value(builder, ir.Constant(line, None))
+        with cgutils.for_range_slice(builder, word(0), width, word(_LINE), word) as (start, _):
+            values, summed = load(rows, builder.add(first, start)), builder.load(total)
+            for plane, shift in enumerate((0, 1, 2, 3, 32)):
+                other = load(others, builder.add(builder.mul(word(plane), width), start))
+                shared = builder.call(count, [builder.and_(values, other)])
+                by = ir.Constant(line, [shift] * _LINE)
+                summed = builder.add(summed, builder.shl(shared, by) if shift else shared)
+            builder.store(summed, total)
+        name = f"llvm.vector.reduce.add.v{_LINE}i64"
+        reduced = _declared(builder, name, ir.FunctionType(word, [line]))
+        return builder.call(reduced, [builder.load(total)])
+
+    return types.uint64(bits, types.intp, planes), generate
 
 
 _LANES = 32

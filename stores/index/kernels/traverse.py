@@ -9,7 +9,7 @@ and looped over by the query's length: flat indexing keeps numba's wraparound ch
 import numpy as np
 from numba import types
 
-from stores.index.kernels.intrinsics import popcount, prefetch, row_dot
+from stores.index.kernels.intrinsics import prefetch, row_dot, weigh
 from stores.index.kernels.jit import compiled, inlined
 
 _F32, _I32, _I64 = types.float32, types.int32, types.int64
@@ -59,11 +59,14 @@ def round_query(rotated, rounded):
 
 @inlined
 def bit_planes(rotated, planes):
-    """The query in 16 steps, one bit of the step number per plane: (lowest, step, sum, length)."""
+    """The query in 16 steps, one bit of the step number per plane, and a plane of ones: (lowest, step, sum,
+    length). planes (5, words or more)."""
     lowest, highest = rotated.min(), rotated.max()
     step = max((highest - lowest) / np.float32(15), np.float32(1e-30))
     total, square = np.float32(0), np.float32(0)
-    for word in range(planes.shape[1]):
+    planes[:] = 0
+    for word in range(rotated.shape[0] // 64):
+        planes[4, word] = ~np.uint64(0)
         p0, p1, p2, p3 = np.uint64(0), np.uint64(0), np.uint64(0), np.uint64(0)
         for bit in range(64):
             value = rotated[word * 64 + bit]
@@ -82,17 +85,8 @@ def bit_planes(rotated, planes):
 @inlined
 def planes_dot(bits, row, planes, lowest, step, total):
     """The sum of the query where the row's signs are set, less half the sum of all."""
-    words = bits[row]
-    weighted, ones = np.uint64(0), np.uint64(0)
-    for word in range(planes.shape[1]):
-        value = words[word]
-        weighted += (
-            popcount(value & planes[0, word])
-            + (popcount(value & planes[1, word]) << np.uint64(1))
-            + (popcount(value & planes[2, word]) << np.uint64(2))
-            + (popcount(value & planes[3, word]) << np.uint64(3))
-        )
-        ones += popcount(value)
+    counted = weigh(bits, row, planes)
+    weighted, ones = counted & np.uint64(0xFFFFFFFF), counted >> np.uint64(32)
     return step * np.float32(weighted) + lowest * np.float32(ones) - np.float32(0.5) * total
 
 
@@ -204,7 +198,7 @@ def search_graph(
     pool, distances = np.empty(ef + 1, np.int32), np.empty(ef + 1, np.float32)
     kept, kept_distances = np.empty(ranked + 1, np.int32), np.empty(ranked + 1, np.float32)
     fresh = np.empty(most_neighbours + 1, np.int32)
-    planes, rounded = np.zeros((4, width // 64), np.uint64), np.empty((1, width), np.int16)
+    planes, rounded = np.empty((5, bits.shape[1]), np.uint64), np.empty((1, width), np.int16)
     for number in range(queries.shape[0]):
         query = rotated[number]
         unit = round_query(query, rounded) / scale

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from numba import njit
 
-from stores.index.kernels.intrinsics import popcount, row_dot
+from stores.index.kernels.intrinsics import four_dots, row_dot, weigh
 
 
 @njit
@@ -14,10 +14,18 @@ def dots(left, right):
 
 
 @njit
-def ones(words):
-    found = np.empty(len(words), np.uint64)
-    for at in range(len(words)):
-        found[at] = popcount(words[at])
+def four(left, right):
+    found = np.empty((left.shape[0], 4), np.int32)
+    for row in range(left.shape[0]):
+        four_dots(left, row, right, found[row])
+    return found
+
+
+@njit
+def weighed(bits, planes):
+    found = np.empty(bits.shape[0], np.uint64)
+    for row in range(bits.shape[0]):
+        found[row] = weigh(bits, row, planes)
     return found
 
 
@@ -33,6 +41,22 @@ def test_row_dot_is_the_integer_product(width: int, kind: type) -> None:
     assert (dots(left, right) == left.astype(np.int64) @ right[0].astype(np.int64)).all()
 
 
-def test_popcount_counts_bits() -> None:
-    words = np.random.default_rng(0).integers(0, 2**64, 100, np.uint64)
-    assert ones(words).tolist() == [int(word).bit_count() for word in words]
+@pytest.mark.parametrize("width", [64, 384])
+def test_four_dots_are_the_integer_products(width: int) -> None:
+    rng = np.random.default_rng(width)
+    left = rng.integers(-128, 128, (40, width)).astype(np.int8)
+    right = rng.integers(-5000, 5000, (4, width)).astype(np.int16)
+    assert (four(left, right) == left.astype(np.int64) @ right.T.astype(np.int64)).all()
+
+
+@pytest.mark.parametrize("words", [8, 32])
+def test_planes_are_weighed_by_the_bits_they_share(words: int) -> None:
+    rng = np.random.default_rng(words)
+    bits, planes = (rng.integers(0, 2**64, (rows, words), np.uint64) for rows in (20, 5))
+    bits[0], planes[4] = 2**64 - 1, 2**64 - 1
+    for row, found in zip(bits.tolist(), weighed(bits, planes).tolist(), strict=True):
+        shared = [
+            sum((own & other).bit_count() for own, other in zip(row, plane, strict=True))
+            for plane in planes.tolist()
+        ]
+        assert found == shared[0] + 2 * shared[1] + 4 * shared[2] + 8 * shared[3] + (shared[4] << 32)
