@@ -5,7 +5,8 @@ import sys
 
 BENCHMARKS = (
     *("chat", "decode", "prefill", "goodput", "generation", "fidelity", "agreement"),
-    *("embed", "vision", "qa", "store", "ann", "flat", "startup", "dsl"),
+    *("embed", "vision", "qa", "store", "ann", "ann_busy", "ann_small", "databases", "flat"),
+    *("startup", "dsl"),
 )
 
 
