@@ -10,8 +10,10 @@ centre   float32 (dim or dim + 1,)  the frame's
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
+import jax
 import numpy as np
 from numpy.typing import NDArray
 
@@ -100,6 +102,21 @@ class GraphIndex:
         kernels.searching().rotate(shifted, transposed(shifted.shape[1]), out)
         return out
 
+    @cached_property
+    def _arrays(self) -> tuple[Any, ...]:
+        """vectors, codes, bits, facts, neighbours, entries and their codes, as the kernels take them."""
+        bits, graph = self.graph.bits, self.graph
+        views = bits.view(np.uint64), bits.view(np.float32)
+        return self.vectors, graph.codes, *views, graph.neighbours, graph.entries, self.entry_codes
+
+    @cached_property
+    def _placed(self) -> tuple[Any, ...]:
+        """`_arrays` where JAX computes, for the twins; on processors the same memory, if it lies well. An
+        array that is handed over with each search would be copied each time."""
+        vectors, codes, _, facts, *others = self._arrays
+        arrays = vectors, codes, self.graph.bits, facts, *others
+        return tuple(jax.device_put(array, may_alias=True) for array in arrays)
+
     def search(
         self, queries: Float32, allowed: Bools | None, k: int, ef: int, tier: Tier = "graph"
     ) -> tuple[Float32, Int64, Effort]:
@@ -115,28 +132,29 @@ class GraphIndex:
         found, scores = np.empty((count, most), np.int32), np.empty((count, most), np.float32)
         counts = np.zeros(3, np.int64)
         visited = np.empty(-(-self.nodes // 64), np.uint64)
-        bits, facts = self.graph.bits.view(np.uint64), self.graph.bits.view(np.float32)
+        arrays = self._arrays if kernels.native() else self._placed
+        vectors, codes, bits, facts, neighbours, entries, entry_codes = arrays
         rotated, squared = self._rotated(queries), self.frame.metric == "l2"
         ef = max(ef, most)
         module = kernels.searching()
         if tier == "graph":
             ranked = max(most, min(ef, 2 * most + _MORE_RANKED))
             module.search_graph(
-                *(self.vectors, self.graph.codes, bits, facts, self.graph.neighbours, self.graph.entries),
-                *(self.entry_codes, mask, queries, rotated, np.float32(self.frame.scale)),
+                *(vectors, codes, bits, facts, neighbours, entries),
+                *(entry_codes, mask, queries, rotated, np.float32(self.frame.scale)),
                 *(np.float32(DEVIATIONS), squared, ef, ranked, visited, found, scores, counts),
             )
         elif tier == "blocks" and self.disk.blocks is not None and kernels.native():
             ranked = ef
             module.search_blocks(
                 *(self.disk.blocks, self.disk.blocks.view(np.int32), self.graph.neighbours.shape[1]),
-                *(self.disk.per_page, bits, facts, self.graph.entries, mask, queries, rotated, squared),
+                *(self.disk.per_page, bits, facts, entries, mask, queries, rotated, squared),
                 *(self.disk.descriptor, ef, _BEAM, visited, found, scores, counts),
             )
         else:
             ranked = max(most, min(ef, int(_BITS_RANKED * ef) + most))
             module.search_bits(
-                *(self.vectors, bits, facts, self.graph.neighbours, self.graph.entries, mask, queries),
+                *(vectors, bits, facts, neighbours, entries, mask, queries),
                 *(rotated, squared, self.disk.vectors, ef, ranked, visited, found, scores, counts),
             )
         expanded, seen, measured = counts.tolist()

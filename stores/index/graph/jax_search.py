@@ -42,7 +42,7 @@ def search_graph(
 ) -> None:
     """`kernels.traverse.search_graph`; `bits`, `deviations` and `visited` are not used."""
     _search_all(
-        vectors, codes, facts[:, codes.shape[1] // 32 + 2], graph, entries, entry_codes, allowed,
+        vectors, codes, facts, graph, entries, entry_codes, allowed,
         queries, rotated / scale, squared, ef, ranked, out_ids, out_scores, counts,
     )  # fmt: skip
 
@@ -50,7 +50,7 @@ def search_graph(
 def _search_all(
     vectors: Float32,
     codes: NDArray[np.int8] | NDArray[np.uint32],
-    biases: Float32,
+    facts: Float32,
     graph: Int32,
     entries: Int32,
     entry_codes: NDArray[np.int8] | NDArray[np.uint32],
@@ -68,7 +68,7 @@ def _search_all(
     for start in range(0, len(queries), _MOST_QUERIES):
         part = slice(start, start + _MOST_QUERIES)
         found = _search(
-            *(vectors, codes, biases, graph, entries, entry_codes, allowed),
+            *(vectors, codes, facts, graph, entries, entry_codes, allowed),
             *(_padded(queries[part]), _padded(rotated[part])),
             squared=squared,
             ef=ef,
@@ -102,7 +102,7 @@ def search_bits(
     """`kernels.disk.search_bits`: the mapped vectors are read as they are needed."""
     words = bits.view(np.uint32)
     _search_all(
-        vectors, words, facts[:, rotated.shape[1] // 32 + 2], graph, entries, words[entries], allowed,
+        vectors, words, facts, graph, entries, words[entries], allowed,
         queries, rotated, squared, ef, ranked, out_ids, out_scores, counts,
     )  # fmt: skip
 
@@ -117,7 +117,7 @@ def _padded(queries: Float32) -> Float32:
 def _search(
     vectors: jax.Array,
     codes: jax.Array,
-    biases: jax.Array,
+    facts: jax.Array,
     graph: jax.Array,
     entries: jax.Array,
     entry_codes: jax.Array,
@@ -131,12 +131,12 @@ def _search(
     k: int,
 ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
     """Scores (q, k), nodes (q, k), nodes expanded (q,) and measured (q,)."""
-    filtered = len(allowed) > 0
+    filtered, bias = len(allowed) > 0, rotated.shape[1] // 32 + 2
     seeds = min(_SEEDS, len(entries), ef)
 
     def nearness(query: jax.Array, rows: jax.Array, ids: jax.Array) -> jax.Array:
         near = _estimates(rows, query) if rows.dtype == jnp.uint32 else rows.astype(jnp.float32) @ query
-        return near - biases[ids] if squared else near
+        return near - facts[ids, bias] if squared else near
 
     def passing(ids: jax.Array, near: jax.Array) -> jax.Array:
         return jnp.where(allowed[ids] > 0, near, -jnp.inf) if filtered else near
