@@ -171,7 +171,8 @@ class Tree:
     def _seal_quietly(self) -> None:
         """What the sealing worker does; then there may be enough segments to merge."""
         with self._putting_off(), self._sealing:
-            self._seal_frozen()
+            if not self._closed:
+                self._seal_frozen()
         self._workers.merging.ask(self._merge_quietly)
 
     def _merge_quietly(self) -> None:

@@ -44,8 +44,9 @@ def rotation(dim: int) -> Float32:
 
 @lru_cache(maxsize=8)
 def transposed(dim: int) -> Float32:
-    """float32 (padded_dim(dim), dim), C-contiguous: `rotation` transposed."""
-    found: Float32 = np.ascontiguousarray(rotation(dim).T)
+    """float32 (width, width), width padded_dim(dim): `rotation` transposed, with zeros after its columns."""
+    found: Float32 = np.zeros((padded_dim(dim), padded_dim(dim)), np.float32)
+    found[:, :dim] = rotation(dim).T
     found.setflags(write=False)
     return found
 

@@ -99,7 +99,9 @@ class GraphIndex:
         if not kernels.native():
             return self.frame.rotate(shifted)
         out = np.empty((len(queries), self.frame.width), np.float32)
-        kernels.searching().rotate(shifted, transposed(shifted.shape[1]), out)
+        padded = np.zeros_like(out)
+        padded[:, : shifted.shape[1]] = shifted
+        kernels.searching().rotate(padded, transposed(shifted.shape[1]), out)
         return out
 
     @cached_property

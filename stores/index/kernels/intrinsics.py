@@ -128,6 +128,50 @@ def four_dots(context: Any, left: Any, left_row: Any, right: Any, out: Any) -> A
     return types.void(left, types.intp, right, out), generate
 
 
+@intrinsic
+def four_products(context: Any, left: Any, left_row: Any, right: Any, right_row: Any, out: Any) -> Any:
+    """The inner products of a row of `left`, float32 (n, width), width a multiple of 32, with four rows of
+    `right` from `right_row` on, into out (4,). As a loop each would be one chain of additions, each waiting
+    for the one before; here there are eight."""
+
+    def generate(target: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        word, number = ir.IntType(64), ir.FloatType()
+        lanes = ir.VectorType(number, 16)
+        rows, others, results = (
+            target.make_array(signature.args[at])(target, builder, arguments[at]) for at in (0, 2, 4)
+        )
+        width = builder.extract_value(rows.shape, 1)
+        row = builder.gep(rows.data, [builder.mul(arguments[1], width)])
+        first = builder.mul(arguments[3], width)
+        lines = [
+            builder.gep(others.data, [builder.add(first, builder.mul(word(at), width))]) for at in range(4)
+        ]
+        totals = [
+            [cgutils.alloca_once_value(builder, ir.Constant(lanes, None)) for _ in range(2)] for _ in lines
+        ]
+
+        def load(line: Any, at: Any) -> Any:
+            return builder.load(builder.bitcast(builder.gep(line, [at]), lanes.as_pointer()), align=4)
+
+        with cgutils.for_range_slice(builder, word(0), width, word(32), word) as (start, _):
+            for half in range(2):
+                at = builder.add(start, word(16 * half))
+                values = load(row, at)
+                for line, halves in zip(lines, totals, strict=True):
+                    product = builder.fmul(values, load(line, at), flags=("fast",))
+                    summed = builder.fadd(builder.load(halves[half]), product, flags=("fast",))
+                    builder.store(summed, halves[half])
+        name = "llvm.vector.reduce.fadd.v16f32"
+        reduced = _declared(builder, name, ir.FunctionType(number, [number, lanes]))
+        for at, halves in enumerate(totals):
+            both = builder.fadd(*map(builder.load, halves), flags=("fast",))
+            total = builder.call(reduced, [ir.Constant(number, 0.0), both], fastmath=("reassoc",))
+            builder.store(total, builder.gep(results.data, [word(at)]))
+        return target.get_dummy_value()
+
+    return types.void(left, types.intp, right, types.intp, out), generate
+
+
 def _declared(builder: Any, name: str, kind: ir.FunctionType) -> Any:
     return builder.module.globals.get(name) or ir.Function(builder.module, kind, name=name)
 

@@ -9,7 +9,7 @@ and looped over by the query's length: flat indexing keeps numba's wraparound ch
 import numpy as np
 from numba import types
 
-from stores.index.kernels.intrinsics import prefetch, row_dot, weigh
+from stores.index.kernels.intrinsics import four_products, prefetch, row_dot, weigh
 from stores.index.kernels.jit import compiled, inlined
 
 _F32, _I32, _I64 = types.float32, types.int32, types.int64
@@ -29,11 +29,17 @@ def prefetch_row(flat, row, width):
 
 @compiled(_I64(read(_F32, 2), read(_F32, 2), _F32[:, ::1]))
 def rotate(rows, transposed, out):
-    """rows (q, d) times a matrix (d, width) that is given transposed, into out (q, width).
+    """rows (q, d) times a matrix (d, width), given transposed, into out (q, width); d a multiple of 32.
 
     NumPy's product has threads of its own, which those that search wait for: two searched no faster than one.
     """
-    for number in range(rows.shape[0]):
+    done, four = rows.shape[0] // 4 * 4, np.empty(4, np.float32)
+    for first in range(0, done, 4):
+        for place in range(transposed.shape[0]):
+            four_products(transposed, place, rows, first, four)
+            for at in range(4):
+                out[first + at, place] = four[at]
+    for number in range(done, rows.shape[0]):
         row = rows[number]
         for place in range(transposed.shape[0]):
             line = transposed[place]

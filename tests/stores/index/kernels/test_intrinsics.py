@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from numba import njit
 
-from stores.index.kernels.intrinsics import four_dots, row_dot, weigh
+from stores.index.kernels.intrinsics import four_dots, four_products, row_dot, weigh
 
 
 @njit
@@ -18,6 +18,14 @@ def four(left, right):
     found = np.empty((left.shape[0], 4), np.int32)
     for row in range(left.shape[0]):
         four_dots(left, row, right, found[row])
+    return found
+
+
+@njit
+def products(left, right):
+    found = np.empty((left.shape[0], 4), np.float32)
+    for row in range(left.shape[0]):
+        four_products(left, row, right, 1, found[row])
     return found
 
 
@@ -47,6 +55,13 @@ def test_four_dots_are_the_integer_products(width: int) -> None:
     left = rng.integers(-128, 128, (40, width)).astype(np.int8)
     right = rng.integers(-5000, 5000, (4, width)).astype(np.int16)
     assert (four(left, right) == left.astype(np.int64) @ right.T.astype(np.int64)).all()
+
+
+@pytest.mark.parametrize("width", [32, 384])
+def test_four_products_are_those_of_matrices(width: int) -> None:
+    rng = np.random.default_rng(width)
+    left, right = (rng.standard_normal((rows, width)).astype(np.float32) for rows in (20, 5))
+    np.testing.assert_allclose(products(left, right), left @ right[1:].T, atol=1e-4)
 
 
 @pytest.mark.parametrize("words", [8, 32])
