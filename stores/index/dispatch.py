@@ -33,8 +33,10 @@ _FEWEST_TO_TRAVERSE = 4096
 _FEW_QUERIES = 64
 _MOST_BY_CODES = 256
 _LEAST_CODED_DIM = 64
-_RANKED_PER_K = 2
-_MORE_RANKED = 16
+_RANKED_PER_K = 4
+_MORE_RANKED = 32
+_SURE = 6.0
+"""Deviations that a code's estimate may be off before a row could be among the best and not be ranked."""
 _MOST_EF = 8192
 
 
@@ -71,10 +73,12 @@ def search(
         index = None if exact or on_accelerator() else part.rows.graph()
         if matches == 0:
             continue
-        if index is None and by_codes:
-            answers.append(_scan_codes(queries, part, mask, matches, metric, wanted, trace))
-        elif index is None:
-            scanned.append((part, mask, matches))
+        if index is None:
+            found = _scan_codes(queries, part, mask, matches, metric, wanted, trace) if by_codes else None
+            if found is None:
+                scanned.append((part, mask, matches))
+            else:
+                answers.append(found)
         else:
             answers.append(_search_graph(queries, part, index, mask, matches, wanted, ef, tier, widen, trace))
     if scanned:
@@ -155,8 +159,8 @@ def _traced(part: Part, tier: str, reason: str, matches: int, effort: Effort, se
 
 
 def _codes_tell(queries: Float32, metric: str, k: int, exact: bool, dims: int | None) -> bool:
-    """Whether rows without a graph are looked at by their codes: that is faster for a few queries, and as
-    good as exact where there are so many dimensions that the codes' errors cancel out."""
+    """Whether rows without a graph are looked at by their codes: that is faster for a few queries, and tells
+    enough where there are so many dimensions that the codes' errors cancel out."""
     usual = not exact and dims is None and metric != "hamming" and not on_accelerator()
     few = len(queries) <= _FEW_QUERIES and k <= _MOST_BY_CODES
     return usual and few and queries.shape[1] >= _LEAST_CODED_DIM and kernels.native()
@@ -170,7 +174,8 @@ def _scan_codes(
     metric: str,
     k: int,
     trace: list[PartTrace] | None,
-) -> tuple[Float32, Int64]:
+) -> tuple[Float32, Int64] | None:
+    """None where the codes are too coarse to be sure of the best, as of rows far from the origin."""
     started = time.perf_counter()
     steps, most = part.rows.steps(), min(k, matches)
     rows, scores = np.empty((len(queries), most), np.int32), np.empty((len(queries), most), np.float32)
@@ -179,10 +184,17 @@ def _scan_codes(
     allowed = np.zeros(0, np.uint8) if everything else mask.view(np.uint8)
     padded = np.zeros((len(queries), steps.codes.shape[1]), np.float32)
     padded[:, : queries.shape[1]] = queries
+    edges = np.empty(len(queries), np.float32)
     kernels.searching().scan_rows(
         *(part.rows.vectors, steps.codes, steps.steps, steps.halves, part.rows.count, allowed),
-        *(queries, padded, metric == "l2", ranked, rows, scores),
+        *(queries, padded, metric == "l2", ranked, rows, scores, edges),
     )
+    squares = np.einsum("qd,qd->q", queries, queries)
+    worst = (-scores[:, -1] - squares) / 2 if metric == "l2" else -scores[:, -1]
+    # Rounding is off by up to half a step, evenly: its deviation is a step over the root of 12.
+    slack = _SURE * np.sqrt(squares / 12) * steps.steps[: part.rows.count].max()
+    if ranked < matches and not (worst <= edges - slack).all():
+        return None
     if trace is not None:
         effort = Effort(0, 0, matches * len(queries), ranked * len(queries))
         spent = time.perf_counter() - started

@@ -12,19 +12,21 @@ _F32, _I32, _I64 = types.float32, types.int32, types.int64
 _TILE = 128
 _SCAN = _I64(
     read(_F32, 2), read(types.int8, 2), read(_F32, 1), read(_F32, 1), _I64, read(types.uint8, 1),
-    read(_F32, 2), read(_F32, 2), types.boolean, _I64, _I32[:, ::1], _F32[:, ::1],
+    read(_F32, 2), read(_F32, 2), types.boolean, _I64, _I32[:, ::1], _F32[:, ::1], _F32[::1],
 )  # fmt: skip
 
 
 @compiled(_SCAN)
 def scan_rows(
-    vectors, codes, steps, halves, count, allowed, queries, padded, squared, ranked, out_ids, out_scores
+    vectors, codes, steps, halves, count, allowed, queries, padded, squared, ranked,
+    out_ids, out_scores, edges,
 ):  # fmt: skip
     """The best of the first `count` rows for each query by their codes, the `ranked` best of those exactly.
 
     vectors (n, dim), codes, steps and halves (see `codecs.steps`), allowed (count,) or empty for all, queries
     (q, dim) and the same with zeros after them, padded (q, width); squared for l2. out_ids (q, k) and
-    out_scores, best first, -1 where there are no more.
+    out_scores, best first, -1 where there are no more. edges (q,): no row that was not ranked is nearer, by
+    its code: minus its inner product, for l2 plus its half.
     """
     flat_vectors, width = vectors.reshape(-1), codes.shape[1]
     filtered, number_of = allowed.shape[0] > 0, queries.shape[0]
@@ -60,6 +62,7 @@ def scan_rows(
                             kept[number], distances[number], size, ranked, np.int32(row), distance
                         )
     for number in range(number_of):
+        edges[number] = distances[number, ranked - 1] if held[number] == ranked else np.inf
         out_ids[number, :] = -1
         out_scores[number, :] = -np.inf
         rank_exactly(

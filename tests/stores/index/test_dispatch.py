@@ -83,6 +83,20 @@ def test_codes_of_rows_without_a_graph_tell_the_best(tmp_path: Path, metric: str
             np.testing.assert_allclose(scores, expected, rtol=1e-4)
 
 
+@pytest.mark.parametrize("metric", ["cosine", "l2"])
+def test_where_codes_are_too_coarse_rows_without_a_graph_are_compared_exactly(
+    tmp_path: Path, metric: str
+) -> None:
+    made = 10 + np.random.default_rng(0).standard_normal((1030, 128)).astype(np.float32)
+    made[:, 3] *= 30
+    with Database.open(tmp_path) as database:
+        collection = database.collection("rows", dim=128, metric=metric)
+        collection.upsert([str(row) for row in range(1000)], made[:1000])
+        for query in made[1000:]:
+            best = [hit.id for hit in collection.search(query, 10, exact=True)]
+            assert [hit.id for hit in collection.search(query, 10)] == best
+
+
 def test_exact_looks_at_every_row(collection: Collection, rows: np.ndarray) -> None:
     queries = rows[COUNT:]
     found, trace = planned(collection, queries, exact=True)
