@@ -6,7 +6,7 @@ from typing import Any
 from engine.errors import UnsupportedModel
 from engine.models.decoder_config import DecoderConfig, divided, unsupported
 from engine.models.fields import Fields
-from engine.models.rope_config import GLOBAL, LOCAL, rope_from_hf, ropes_by_layer_type
+from engine.models.rope_config import GLOBAL, LOCAL, max_positions, rope_from_hf, ropes_by_layer_type
 from engine.ops.rope import RopeConfig
 
 HF_ARCHITECTURES = ("gemma", "gemma2", "gemma3_text", "llama", "mistral", "phi3", "qwen2", "qwen3")
@@ -15,6 +15,8 @@ GEMMAS = ("gemma", "gemma2", "gemma3_text")
 """They store norm weights as w and multiply by 1 + w, tie the head and scale embeddings."""
 _HEAD_DIMS = {"qwen3": 128} | dict.fromkeys(GEMMAS, 256)
 """Where transformers does not divide hidden_size by the heads if head_dim is left out."""
+_KV_HEADS = {"mistral": 8, "gemma": 16, "gemma2": 4, "gemma3_text": 4, "qwen2": 32, "qwen3": 32}
+"""What transformers takes if num_key_value_heads is left out; the others have as many as there are heads."""
 _GEMMA3_THETAS = {GLOBAL: ("rope_theta", 1e6), LOCAL: ("rope_local_base_freq", 1e4)}
 
 
@@ -36,7 +38,7 @@ def decoder_from_hf(values: Mapping[str, Any], source: str = "config.json") -> D
         intermediate_size=fields.integer("intermediate_size", low=1),
         num_layers=layers,
         num_heads=heads,
-        num_kv_heads=fields.integer("num_key_value_heads", heads, low=1),
+        num_kv_heads=_kv_heads(fields, architecture, heads),
         head_dim=head_dim,
         max_context=_max_context(fields, rope),
         norm_eps=fields.number("rms_norm_eps", 1e-5 if architecture == "phi3" else 1e-6),
@@ -78,6 +80,12 @@ def _head_dim(fields: Fields, architecture: str) -> int:
     return divided(fields.integer("hidden_size", low=1), fields.integer("num_attention_heads", low=1))
 
 
+def _kv_heads(fields: Fields, architecture: str, heads: int) -> int:
+    """Null means one for each head; a default that the heads are not a multiple of says nothing of them."""
+    default = heads if "num_key_value_heads" in fields.values else _KV_HEADS.get(architecture, heads)
+    return fields.integer("num_key_value_heads", default if heads % default == 0 else heads, low=1)
+
+
 def _ropes(fields: Fields, architecture: str, head_dim: int) -> tuple[RopeConfig, RopeConfig | None]:
     """RoPE of the global layers, and of the local ones where that is another."""
     if architecture != "gemma3_text":
@@ -88,7 +96,7 @@ def _ropes(fields: Fields, architecture: str, head_dim: int) -> tuple[RopeConfig
 
 def _max_context(fields: Fields, rope: RopeConfig) -> int:
     """Dynamic NTK is for sequences beyond the trained length, by its factor."""
-    longest = fields.integer("max_position_embeddings", 2048, low=1)
+    longest = max_positions(fields)
     return int(longest * max(rope.factor, 1)) if rope.kind == "dynamic" else longest
 
 

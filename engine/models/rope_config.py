@@ -12,6 +12,20 @@ _LARGEST_FACTOR = 1e6
 
 GLOBAL, LOCAL = "full_attention", "sliding_attention"
 """Layer types that may have RoPE settings of their own."""
+_MAX_POSITIONS = {
+    "llama": 2048,
+    "phi3": 4096,
+    **dict.fromkeys(("gemma", "gemma2", "modernbert"), 8192),
+    **dict.fromkeys(("qwen2", "qwen3"), 32768),
+    **dict.fromkeys(("gemma3_text", "mistral"), 131072),
+}
+"""What transformers takes if max_position_embeddings is left out, by model_type."""
+
+
+def max_positions(fields: Fields) -> int:
+    """The longest sequence the model was trained for, in tokens."""
+    default = _MAX_POSITIONS.get(str(fields.values.get("model_type")), 2048)
+    return fields.integer("max_position_embeddings", default, low=1)
 
 
 def rope_from_hf(fields: Fields, head_dim: int) -> RopeConfig:
@@ -60,7 +74,7 @@ def _from_table(fields: Fields, scaling: Fields, head_dim: int, theta: float) ->
         raise UnsupportedModel(
             f"{scaling.source}: rope type {kind[:40]!r} is not supported; {_SUPPORTED} are"
         )
-    longest = fields.integer("max_position_embeddings", 2048, low=1)
+    longest = max_positions(fields)
     # A number beside the table wins, as in transformers: Phi-3 keeps its first context there.
     first = scaling.integer("original_max_position_embeddings", longest, low=1)
     first = fields.integer("original_max_position_embeddings", first, low=1)
@@ -88,7 +102,7 @@ def _factor(scaling: Fields, default: float | None = None) -> float:
 def _dynamic(fields: Fields, scaling: Fields, dim: int, theta: float) -> RopeConfig:
     if dim < 4:
         raise scaling.bad("rope_type", "needs heads of at least 4 rotated numbers")
-    longest = fields.integer("max_position_embeddings", 2048, low=1)
+    longest = max_positions(fields)
     return RopeConfig(dim, theta, "dynamic", _factor(scaling), original_context=longest)
 
 

@@ -40,6 +40,28 @@ def test_defaults_follow_transformers():
     assert not (config.tied or config.qkv_bias or config.qk_norm)
 
 
+@pytest.mark.parametrize(
+    ("architecture", "kv_heads", "context"),
+    [
+        ("llama", 64, 2048),
+        ("phi3", 64, 4096),
+        ("mistral", 8, 131072),
+        ("qwen2", 32, 32768),
+        ("qwen3", 32, 32768),
+        ("gemma", 16, 8192),
+        ("gemma2", 4, 8192),
+        ("gemma3_text", 4, 131072),
+    ],
+)
+def test_what_is_left_out_is_what_the_family_has(architecture, kv_heads, context):
+    """As `transformers.<Family>Config()` of 5.24 says; there null means a pair for each head."""
+    given = {**LLAMA, "model_type": architecture, "num_attention_heads": 64, "hidden_size": 512}
+    del given["num_key_value_heads"], given["max_position_embeddings"]
+    config = decoder_from_hf(given)
+    assert (config.num_kv_heads, config.max_context) == (kv_heads, context)
+    assert decoder_from_hf({**given, "num_key_value_heads": None}).num_kv_heads == 64
+
+
 def test_rope_is_read_in_the_spelling_of_transformers_4_and_5():
     scaling = {
         "rope_type": "llama3",
