@@ -17,6 +17,7 @@ from engine.generate.constraint import MOST_CHARACTERS, Constraint
 from engine.generate.guide import Guide, GuideMaker
 from engine.text.tool_calls import CallArguments, CallStart, Tool, ToolCallParser, tool_constraint
 from engine.weights.checkpoint import Checkpoint, load_checkpoint
+from tests.memory import within
 
 SECONDS = 5.0
 """What the worst grammar may take to be refused, with room for a busy machine."""
@@ -197,8 +198,13 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_a_hostile_grammar_takes_bounded_time(maker, checkpoint, name: str):
+def test_a_hostile_grammar_takes_bounded_time_and_memory(maker, checkpoint, name: str):
     """It is refused, or works, or stops with an error: soon in any case."""
+    with within(128 << 20):
+        follow(maker, checkpoint, name)
+
+
+def follow(maker: GuideMaker, checkpoint: Checkpoint, name: str) -> None:
     began = time.monotonic()
     try:
         guide = maker.make(HOSTILE[name])
