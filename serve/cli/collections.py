@@ -14,6 +14,7 @@ from engine.errors import InvalidRequest
 from serve.cli.output import Stage, print_json, print_table, stages
 from serve.config import Settings, load_settings
 from stores import Collection, Database, Hits
+from stores.errors import CollectionNotFound
 from stores.interchange import export_rows, import_rows
 
 Flags = Mapping[str, Any]
@@ -25,6 +26,15 @@ def _opened(flags: Flags, config_file: Path | None) -> Iterator[tuple[Settings, 
     settings = load_settings(flags, config_file=config_file).settings
     with Database.open(settings.data_dir) as database:
         yield settings, database
+
+
+def _existing(database: Database, name: str) -> Collection:
+    if name not in database.collections():
+        raise CollectionNotFound(
+            f"no collection {name!r} in {database.path}; `tarsia collections` lists what there is, "
+            f"`tarsia import {name} FILE` makes one"
+        )
+    return database.collection(name)
 
 
 def _counting(stage: Stage, what: str, total: int = 0) -> Callable[[int], None]:
@@ -69,7 +79,7 @@ def run_search(
         raise InvalidRequest('search by a text, `tarsia search NAME "words"`, or by --vector FILE')
     condition = _filter(filter)
     with _opened(flags, config_file) as (settings, database), stages() as stage:
-        collection = database.collection(name)
+        collection = _existing(database, name)
         query, model = (None, None) if words else _query(settings, collection, text, vector, stage)
         only_words = text if query is None else None
         hits = collection.search(
@@ -163,7 +173,7 @@ def run_export(
 ) -> None:
     condition = _filter(filter)
     with _opened(flags, config_file) as (_, database), stages() as stage:
-        collection = database.collection(name)
+        collection = _existing(database, name)
         counting = _counting(stage, f"export {file.name}", collection.count(filter=condition))
         report = export_rows(collection, file, format=format, filter=condition, progress=counting)
     _report({**asdict(report), "file": str(file)}, as_json)
@@ -180,7 +190,7 @@ def run_compact(names: Sequence[str], flags: Flags, config_file: Path | None, *,
     done = []
     with _opened(flags, config_file) as (_, database), stages() as stage:
         for name in names or database.collections():
-            collection = database.collection(name)
+            collection = _existing(database, name)
             before = collection.stats().disk_bytes
             collection.compact(progress=_sharing(stage, f"compact {name}"))
             after = collection.stats().disk_bytes
@@ -199,7 +209,7 @@ def run_verify(names: Sequence[str], flags: Flags, config_file: Path | None, *, 
         chosen = list(names or database.collections())
         for number, name in enumerate(chosen):
             stage("verify", number, len(chosen))
-            found.append({"name": name, **asdict(database.collection(name).verify())})
+            found.append({"name": name, **asdict(_existing(database, name).verify())})
     if as_json:
         print_json(found)
         return
@@ -209,7 +219,7 @@ def run_verify(names: Sequence[str], flags: Flags, config_file: Path | None, *, 
 
 def run_snapshot_create(name: str, snapshot: str, flags: Flags, config_file: Path | None) -> None:
     with _opened(flags, config_file) as (_, database):
-        print(database.collection(name).snapshot(snapshot).path)
+        print(_existing(database, name).snapshot(snapshot).path)
 
 
 def run_snapshot_list(name: str | None, flags: Flags, config_file: Path | None, *, as_json: bool) -> None:

@@ -78,7 +78,7 @@ def test_compacting_and_verifying(tarsia: Tarsia, rows: Path, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("search", "none", "words"), "no collection 'none'"),
+        (("search", "none", "words"), "`tarsia import none FILE` makes one"),
         (("search", "mine"), "search by a text"),
         (("search", "mine", "words"), "give --vector FILE"),
         (("search", "mine", "x", "--words", "--filter", "{"), "--filter is not JSON"),
