@@ -1,14 +1,22 @@
 """What the text of a reply must look like: a description, checked for size, and not yet compiled."""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any, Literal
 
 from engine.errors import InvalidRequest
 
 MOST_CHARACTERS = 64 * 1024
 MOST_DEPTH = 32
+LARGEST_EXACT = 2**53
+"""The parser holds numbers as float64: integers beyond it are not told apart."""
+_BOUNDS = {"minimum": 1, "exclusiveMinimum": 1, "maximum": -1, "exclusiveMaximum": -1}
+"""Which way is inside the bound."""
+_NAMED = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas")
+"""Keywords whose value maps names to schemas."""
 _COMPACT = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 
 
@@ -59,9 +67,48 @@ def schema_text(schema: Mapping[str, Any], param: str) -> str:
     if _depth(schema) > MOST_DEPTH:
         raise InvalidRequest(f"{param} is nested deeper than {MOST_DEPTH} levels", param=param)
     try:
-        return json.dumps({**schema, "x-guidance": _COMPACT}, allow_nan=False)
+        return json.dumps({**_exact(schema, param), "x-guidance": _COMPACT}, allow_nan=False)
     except ValueError as error:
         raise InvalidRequest(f"{param} is no JSON: {error}", param=param) from error
+
+
+def _exact(schema: Any, param: str) -> Any:
+    """The schema with bounds that a float64 holds; what it lets through, the given schema does too."""
+    if isinstance(schema, Mapping):
+        return {key: _exact_keyword(key, value, param) for key, value in schema.items()}
+    if isinstance(schema, list | tuple):
+        return [_exact(item, param) for item in schema]
+    return schema
+
+
+def _exact_keyword(key: str, value: Any, param: str) -> Any:
+    if key in ("enum", "const"):
+        _require_exact(value, param)
+        return value
+    if key in _NAMED and isinstance(value, Mapping):
+        return {name: _exact(inner, param) for name, inner in value.items()}
+    if key in _BOUNDS and isinstance(value, int) and abs(value) > LARGEST_EXACT:
+        return _inside(value, _BOUNDS[key], param)
+    return _exact(value, param)
+
+
+def _require_exact(value: Any, param: str) -> None:
+    if isinstance(value, int) and abs(value) > LARGEST_EXACT:
+        raise InvalidRequest(f"{param} has an integer beyond 2^53, {str(value)[:40]}", param=param)
+    if isinstance(value, Mapping | list | tuple):
+        for inner in value.values() if isinstance(value, Mapping) else value:
+            _require_exact(inner, param)
+
+
+def _inside(bound: int, way: int, param: str) -> float:
+    """The first float64 inside a bound that still is inside when written in its shortest form."""
+    try:
+        found = float(bound)
+    except OverflowError as error:
+        raise InvalidRequest(f"{param} has a bound that no float64 holds", param=param) from error
+    while (int(Decimal(repr(found))) - bound) * way < 0:
+        found = math.nextafter(found, way * math.inf)
+    return found
 
 
 def lark_string(text: str) -> str:

@@ -3,6 +3,7 @@
 import json
 import re
 import time
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.errors import InvalidRequest
+from engine.generate.constraint import LARGEST_EXACT as EXACT
 from engine.generate.constraint import MOST_CHARACTERS, Constraint
 from engine.generate.guide import Guide, GuideMaker
 from engine.text.tool_calls import CallArguments, CallStart, Tool, ToolCallParser, tool_constraint
@@ -70,7 +72,7 @@ SCALARS: st.SearchStrategy[dict[str, Any]] = st.one_of(
     st.builds(lambda most: {"type": "string", "maxLength": most}, st.integers(0, 12)),
     st.builds(
         lambda texts: {"enum": texts},
-        st.lists(WRITABLE | st.integers() | st.none(), min_size=1, max_size=4),
+        st.lists(WRITABLE | st.integers(-EXACT, EXACT) | st.none(), min_size=1, max_size=4),
     ),
     st.sampled_from(["date", "uuid"]).map(lambda kind: {"type": "string", "format": kind}),
     st.just({"type": "string", "pattern": "^[A-Z]{2,4}-\\d{1,3}$"}),
@@ -124,6 +126,36 @@ def test_random_schemas_sampled_wildly_give_valid_json(maker, checkpoint, schema
     text = sample(checkpoint, maker.make(Constraint.json_schema(schema)), seed)
     assert text is not None
     jsonschema.validate(json.loads(text), schema)
+
+
+@pytest.mark.parametrize("bound", [2**53 + 1, 2**60 + 1, 2**64 - 1, 10**25, -(2**53) - 1, -(2**63)])
+@pytest.mark.parametrize("keyword", ["minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"])
+def test_numbers_keep_a_bound_that_no_float64_holds(maker, checkpoint, keyword: str, bound: int):
+    """The parser reads bounds as float64: rounded the wrong way, they would let through what is beyond."""
+    schema = {"type": "number", keyword: bound}
+    for seed in range(5):
+        try:
+            guide = maker.make(Constraint.json_schema(schema))
+        except InvalidRequest as refusal:
+            assert "regex" in str(refusal)
+            return
+        if (text := sample(checkpoint, guide, seed)) is not None:
+            jsonschema.validate(json.loads(text, parse_float=Decimal), schema)
+
+
+def test_a_narrow_bound_beyond_2_53_is_kept(maker, checkpoint):
+    schema = {"type": "number", "minimum": 2**60 - 2000, "maximum": 2**60 + 2000}
+    text = sample(checkpoint, maker.make(Constraint.json_schema(schema)), 0)
+    assert text is not None
+    jsonschema.validate(json.loads(text, parse_float=Decimal), schema)
+
+
+@pytest.mark.parametrize("value", [2**53 + 1, -(2**63) - 1, {"a": [2**60]}])
+def test_integers_that_the_parser_cannot_tell_apart_are_refused(maker, value: Any):
+    for schema in ({"const": value}, {"type": "array", "items": {"enum": [1, value]}}):
+        with pytest.raises(InvalidRequest, match="beyond 2\\^53"):
+            maker.make(Constraint.json_schema(schema))
+    maker.make(Constraint.json_schema({"properties": {"const": {"type": "null"}}, "default": 2**60}))
 
 
 @pytest.mark.parametrize("pattern", ["[0-9]{4}-[01][0-9]", "(yes|no)!?", "é{3}", "\\w{1,5} \\w{1,5}"])
