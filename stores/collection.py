@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from stores.errors import InvalidQuery
 from stores.index.graph.build import Progress
+from stores.log.disk import Buffer
 from stores.log.records import DELETE, MAX_PAYLOAD
 from stores.log.snapshot import FOLDER, Snapshot, describe
 from stores.query.explain import Hits
@@ -17,7 +18,7 @@ from stores.query.masks import allowed_rows, count_rows
 from stores.query.recall import Recall
 from stores.query.request import MAX_K, Fusion, Request, Score, check_count
 from stores.query.search import run, run_batch
-from stores.rows import as_given, check_vectors, encode_ids, make_batch, unit_rows
+from stores.rows import as_given, encode_ids, make_batch, stored_rows
 from stores.schema import Schema, check_name
 from stores.segment.batch import Batch, encode_deletion
 from stores.segment.columns import Bools
@@ -117,22 +118,21 @@ class Collection:
         if filter is not None:
             return self._tree.write_alone(DELETE, lambda: self._deletion_of(filter))
         encoded = encode_ids(ids or [])
-        return self._write(DELETE, encode_deletion(encoded)) if encoded else 0
+        return self._write(DELETE, [encode_deletion(encoded)]) if encoded else 0
 
-    def _deletion_of(self, filter: Filter) -> bytes | None:
+    def _deletion_of(self, filter: Filter) -> Sequence[Buffer] | None:
         view = self._tree.view
         ids = [
             part.rows.id(row).encode()
             for part, mask in zip(view, allowed_rows(view, filter), strict=True)
             for row in np.flatnonzero(mask).tolist()
         ]
-        return encode_deletion(ids) if ids else None
+        return [encode_deletion(ids)] if ids else None
 
-    def _write(self, kind: int, payload: bytes, batch: Batch | None = None) -> int:
-        if len(payload) > MAX_PAYLOAD:
-            raise InvalidQuery(
-                f"the batch has {len(payload) >> 20} MiB, the most is {MAX_PAYLOAD >> 20}; split it"
-            )
+    def _write(self, kind: int, payload: Sequence[Buffer], batch: Batch | None = None) -> int:
+        size = sum(map(len, payload))
+        if size > MAX_PAYLOAD:
+            raise InvalidQuery(f"the batch has {size >> 20} MiB, the most is {MAX_PAYLOAD >> 20}; split it")
         return self._tree.write(kind, payload, batch)
 
     def search(
@@ -233,7 +233,7 @@ class Collection:
             k = min(limit, 4 * k)
 
     def _queries(self, vectors: ArrayLike) -> Float32:
-        return unit_rows(self.schema, check_vectors(self.schema, vectors))
+        return stored_rows(self.schema, vectors)
 
     def get(self, ids: Sequence[str]) -> list[Row | None]:
         """The rows with these ids, in order; None for each that is not there."""

@@ -33,7 +33,7 @@ def make_batch(
     if len(set(encoded)) != len(encoded):
         repeated, row = _first_repeat(encoded)
         raise InvalidRow(row, f"id {ids[row]!r} is also row {repeated}'s; send each id once in a batch")
-    rows = unit_rows(schema, check_vectors(schema, vectors))
+    rows = stored_rows(schema, vectors)
     for name, column in (("vectors", rows), ("metadata", metadata), ("texts", texts), ("sparse", sparse)):
         if column is not None and len(column) != len(encoded):
             raise InvalidQuery(f"{name} has {len(column)} rows, ids has {len(encoded)}; give one for each id")
@@ -76,10 +76,20 @@ def _first_repeat(encoded: Sequence[bytes]) -> tuple[int, int]:
     raise ValueError("no id occurs twice")
 
 
+def stored_rows(schema: Schema, vectors: ArrayLike) -> Float32:
+    """`unit_rows` of `check_vectors`, whose squares are summed once."""
+    if schema.metric != "cosine":
+        return check_vectors(schema, vectors)
+    return _unit(*_checked(schema, vectors))
+
+
 def check_vectors(schema: Schema, vectors: ArrayLike) -> Float32:
     """float32 (rows, dim), finite; for hamming words of packed bits. DimensionMismatch, InvalidVector."""
-    if schema.metric == "hamming":
-        return _check_bits(schema, vectors)
+    return _check_bits(schema, vectors) if schema.metric == "hamming" else _checked(schema, vectors)[0]
+
+
+def _checked(schema: Schema, vectors: ArrayLike) -> tuple[Float32, Float32]:
+    """The rows and their squared lengths."""
     try:
         with np.errstate(over="ignore"):
             # A copy always: what is logged and what is kept must be the same, whatever the caller does next.
@@ -96,11 +106,12 @@ def check_vectors(schema: Schema, vectors: ArrayLike) -> Float32:
             "use the model that it was made with, or another collection"
         )
     with np.errstate(over="ignore", invalid="ignore"):
-        # One number that any NaN or infinity spoils; large ones as well, so then each is looked at.
-        spoilt = not np.isfinite(np.einsum("nd,nd->", array, array))
+        squares = np.einsum("nd,nd->n", array, array)
+        # Any NaN or infinity spoils the sum; large ones as well, so then each is looked at.
+        spoilt = not np.isfinite(squares.sum())
     if spoilt and not (finite := np.isfinite(array).all(axis=1)).all():
         raise InvalidVector(int(np.argmin(finite)), "the vector holds NaN, an infinity or a number too large")
-    return array
+    return array, squares
 
 
 def _check_bits(schema: Schema, vectors: ArrayLike) -> Float32:
@@ -136,7 +147,10 @@ def unit_rows(schema: Schema, rows: Float32) -> Float32:
     if schema.metric != "cosine":
         return rows
     with np.errstate(over="ignore"):
-        squares = np.einsum("nd,nd->n", rows, rows)
+        return _unit(rows, np.einsum("nd,nd->n", rows, rows))
+
+
+def _unit(rows: Float32, squares: Float32) -> Float32:
     if len(squares) and not (squares.min() > _SMALL and squares.max() < _LARGE):
         # In float64, so that neither tiny nor huge components lose the length.
         squares = np.einsum("nd,nd->n", rows, rows, dtype=np.float64)

@@ -23,7 +23,7 @@ from stores.index.graph.build import DEGREE, Progress
 from stores.index.graph.index import node_bytes
 from stores.log import manifest as manifests
 from stores.log.commit import GroupCommit
-from stores.log.disk import Disk, explaining, file_facts, files_under
+from stores.log.disk import Buffer, Disk, explaining, file_facts, files_under
 from stores.log.manifest import Manifest
 from stores.log.records import DELETE, UPSERT, UPSERT_SPARSE, Record
 from stores.log.snapshot import clone
@@ -125,7 +125,7 @@ class Tree:
     def records(self) -> int:
         return self._commit.entries
 
-    def write(self, kind: int, payload: bytes, batch: Batch | None = None) -> int:
+    def write(self, kind: int, payload: Sequence[Buffer], batch: Batch | None = None) -> int:
         """Logs and applies one record: durable and visible on return, with the number of rows changed.
 
         `batch` is what the payload of an upsert says, if it is at hand.
@@ -142,7 +142,7 @@ class Tree:
         with self._undisturbed(), self._sealing, self._commit.exclusive:
             yield
 
-    def write_alone(self, kind: int, make: Callable[[], bytes | None]) -> int:
+    def write_alone(self, kind: int, make: Callable[[], Sequence[Buffer] | None]) -> int:
         """As `write`, of a payload that is made from the rows as they are, with no write in between."""
         self._require_open()
         changed = self._commit.submit_alone(kind, make)

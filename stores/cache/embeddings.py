@@ -7,7 +7,6 @@ damaged table is thrown away and begun anew. SQLite, because rows are small, key
 import logging
 import sqlite3
 import struct
-import zlib
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ from typing import Self
 import numpy as np
 
 from engine.protocols import Float32
+from stores.log.checksum import crc32
 
 _logger = logging.getLogger(__name__)
 _FORMAT = 1
@@ -116,7 +116,7 @@ class EmbeddingTable:
             marks = ",".join("?" * len(some))
             query = f"SELECT key, data FROM vectors WHERE key IN ({marks})"
             for key, data in self._database.execute(query, some):
-                if zlib.crc32(data[_CRC.size :]) == _CRC.unpack_from(data)[0]:
+                if crc32(data[_CRC.size :]) == _CRC.unpack_from(data)[0]:
                     yield key, np.frombuffer(data, "<f4", offset=_CRC.size)
 
     def put_many(self, keys: Sequence[str], vectors: Float32) -> None:
@@ -176,4 +176,4 @@ class EmbeddingTable:
 def _encode(vector: Float32) -> bytes:
     """SQLite does not checksum its pages; a vector with a flipped bit must not come back."""
     data = vector.tobytes()
-    return _CRC.pack(zlib.crc32(data)) + data
+    return _CRC.pack(crc32(data)) + data

@@ -5,19 +5,20 @@ appends it with one sync, applies the records in log order, and the others find 
 No condition variable and no thread of its own.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from threading import Lock, RLock
 from typing import Any
 
 from stores.errors import LogFailed
+from stores.log.disk import Buffer
 from stores.log.records import Record
 from stores.log.wal import Log
 
 
 @dataclass(eq=False)
 class _Ticket:
-    entry: tuple[int, bytes]
+    entry: tuple[int, Sequence[Buffer]]
     meaning: Any = None
     result: int | None = None
     error: Exception | None = None
@@ -41,7 +42,7 @@ class GroupCommit:
         self.exclusive = RLock()
         self.groups = self.entries = 0
 
-    def submit(self, kind: int, payload: bytes, meaning: Any = None) -> int:
+    def submit(self, kind: int, payload: Sequence[Buffer], meaning: Any = None) -> int:
         """Durable and visible on return, with what `apply` returned. StoreFull, LogFailed."""
         ticket = _Ticket((kind, payload), meaning)
         with self._queue_lock:
@@ -56,7 +57,7 @@ class GroupCommit:
         assert ticket.result is not None
         return ticket.result
 
-    def submit_alone(self, kind: int, make: Callable[[], bytes | None]) -> int:
+    def submit_alone(self, kind: int, make: Callable[[], Sequence[Buffer] | None]) -> int:
         """As `submit`, of a payload made from the state with all writers held off; 0 for None."""
         with self.exclusive:
             payload = make()

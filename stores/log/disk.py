@@ -16,6 +16,8 @@ from stores.errors import StoreError, StoreFull
 
 NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 Buffer = bytes | bytearray | memoryview
+_MOST_PARTS = 1024
+"""Of one call, as POSIX systems take them (IOV_MAX)."""
 
 
 class Disk:
@@ -28,11 +30,15 @@ class Disk:
     def open_append(self, path: Path) -> int:
         return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
 
-    def write(self, fd: int, data: Buffer) -> None:
-        """Appends all of `data`; on an error an unknown part of it may have been written."""
-        rest = memoryview(data).cast("B")
-        while len(rest):
-            rest = rest[os.write(fd, rest) :]
+    def write(self, fd: int, *parts: Buffer) -> None:
+        """Appends all of `parts`; on an error an unknown part of them may have been written."""
+        rest = [memoryview(part).cast("B") for part in parts if len(part)]
+        while rest:
+            written = os.writev(fd, rest[:_MOST_PARTS])
+            while rest and written >= len(rest[0]):
+                written -= len(rest.pop(0))
+            if written:
+                rest[0] = rest[0][written:]
 
     def truncate(self, fd: int, size: int) -> None:
         """Cuts the file, or extends it with zeros that take no space."""

@@ -7,12 +7,12 @@ never used twice, so an interrupted attempt cannot be taken for a later one.
 """
 
 import json
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from stores.errors import CorruptStore
+from stores.log.checksum import crc32
 from stores.log.disk import Disk, replace
 from stores.schema import Schema
 
@@ -43,7 +43,7 @@ class Manifest:
 def seal(body: Any) -> bytes:
     """One line of JSON with its checksum before it."""
     text = json.dumps(body, separators=(",", ":"), sort_keys=True).encode()
-    return b"%08x %s\n" % (zlib.crc32(text), text)
+    return b"%08x %s\n" % (crc32(text), text)
 
 
 def unseal(path: Path) -> Any:
@@ -53,7 +53,7 @@ def unseal(path: Path) -> Any:
     except FileNotFoundError as error:
         raise CorruptStore(path, "the file is missing") from error
     text = data[9:-1]
-    if data != b"%08x %s\n" % (zlib.crc32(text), text):
+    if data != b"%08x %s\n" % (crc32(text), text):
         raise CorruptStore(path, "its checksum does not match")
     return json.loads(text)
 

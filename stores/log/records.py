@@ -9,10 +9,14 @@ from damage: a bad record whose successors say that it had been synced was once 
 """
 
 import struct
-import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
+
+from stores.log.checksum import crc32
+from stores.log.disk import Buffer
 
 FORMAT_VERSION = 1
 MAX_PAYLOAD = 1 << 30
@@ -29,18 +33,27 @@ _VERSION_AT = 8
 
 @dataclass(frozen=True)
 class Record:
+    """`parts`: the payload's bytes, in pieces as whoever writes it has them."""
+
     type: int
-    payload: bytes
+    parts: Sequence[Buffer]
     index: int
     term: int = 0
     synced: int = 0
 
+    @cached_property
+    def payload(self) -> bytes:
+        return b"".join(self.parts)
 
-def encode(record: Record) -> bytes:
-    fields = (record.type, record.term, record.index, record.synced)
-    bare = _HEADER.pack(len(record.payload), 0, FORMAT_VERSION, *fields)
-    crc = zlib.crc32(record.payload, zlib.crc32(bare[_VERSION_AT:], zlib.crc32(bare[:4])))
-    return _HEADER.pack(len(record.payload), crc, FORMAT_VERSION, *fields) + record.payload
+
+def head(record: Record) -> bytes:
+    """The bytes that the record's payload follows."""
+    size, fields = sum(map(len, record.parts)), (record.type, record.term, record.index, record.synced)
+    bare = _HEADER.pack(size, 0, FORMAT_VERSION, *fields)
+    crc = crc32(bare[_VERSION_AT:], crc32(bare[:4]))
+    for part in record.parts:
+        crc = crc32(part, crc)
+    return _HEADER.pack(size, crc, FORMAT_VERSION, *fields)
 
 
 def decode(data: memoryview, offset: int) -> tuple[Record, int] | None:
@@ -56,10 +69,10 @@ def decode(data: memoryview, offset: int) -> tuple[Record, int] | None:
     if length > MAX_PAYLOAD or end > len(data):
         return None
     with data[offset + _VERSION_AT : end] as body:
-        if zlib.crc32(body, zlib.crc32(_LENGTH.pack(length))) != crc:
+        if crc32(body, crc32(_LENGTH.pack(length))) != crc:
             return None
     payload = bytes(data[offset + HEADER_SIZE : end])
-    return Record(kind, payload, index, term, synced), end
+    return Record(kind, [payload], index, term, synced), end
 
 
 def version_at(data: memoryview, offset: int) -> int:

@@ -12,15 +12,15 @@ On opening, an unfinished write at the very end is cut; any other damage refuses
 import logging
 import mmap
 import struct
-import zlib
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
 from stores.errors import CorruptStore, LogFailed, StoreClosed, StoreFull
-from stores.log.disk import NO_SPACE, Disk, file_facts
-from stores.log.records import FORMAT_VERSION, Record, decode, encode, find_after, version_at
+from stores.log.checksum import crc32
+from stores.log.disk import NO_SPACE, Buffer, Disk, file_facts
+from stores.log.records import FORMAT_VERSION, Record, decode, find_after, head, version_at
 
 _logger = logging.getLogger(__name__)
 _MAGIC = b"TARSIALG"
@@ -31,7 +31,7 @@ ROTATE_BYTES = 64 << 20
 
 def _file_header(first_index: int) -> bytes:
     body = _FILE_HEADER.pack(_MAGIC, FORMAT_VERSION, first_index, 0)[:-4]
-    return body + struct.pack("<I", zlib.crc32(body))
+    return body + struct.pack("<I", crc32(body))
 
 
 def _file_name(first_index: int) -> str:
@@ -169,7 +169,7 @@ class Log:
         # What was read may so far be only in the page cache of a process that died before its sync.
         self._disk.sync(self._fd)
 
-    def append(self, entries: Sequence[tuple[int, bytes]], *, term: int = 0) -> list[Record]:
+    def append(self, entries: Sequence[tuple[int, Sequence[Buffer]]], *, term: int = 0) -> list[Record]:
         """Writes (type, payload) entries as the next records with one sync; durable on return.
 
         StoreFull: nothing was written and later writes may succeed. LogFailed: nothing more can be.
@@ -186,8 +186,8 @@ class Log:
         try:
             if self._size >= self._rotate_bytes:
                 self.rotate()
-            data = b"".join(map(encode, records))
-            self._disk.write(self._fd, data)
+            parts = [part for record in records for part in (head(record), *record.parts)]
+            self._disk.write(self._fd, *parts)
         except OSError as error:
             self._undo_write()
             if error.errno in NO_SPACE and self.failure is None:
@@ -200,8 +200,9 @@ class Log:
             self._undo_write()
             raise
         self._sync()
-        self._size += len(data)
-        self.pending_bytes += len(data)
+        size = sum(map(len, parts))
+        self._size += size
+        self.pending_bytes += size
         self.last_index += len(records)
         return records
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from stores.log.disk import Buffer
 from stores.log.records import UPSERT, UPSERT_SPARSE
 from stores.segment.strings import Strings, encode_strings
 from stores.segment.view import Float32
@@ -28,31 +29,30 @@ class Batch:
     vectors: Float32
     sparse: Sequence[bytes | None] = ()
 
-    def to_record(self) -> tuple[int, bytes]:
-        """Its type and payload."""
+    def to_record(self) -> tuple[int, list[Buffer]]:
+        """Its type and payload, whose parts share the memory of the vectors."""
+        plain = self._encode()
         if not any(self.sparse):
-            return UPSERT, self.encode()
-        plain = self.encode()
-        return UPSERT_SPARSE, b"".join([_SIZE.pack(len(plain)), plain, encode_strings(self.sparse)])
+            return UPSERT, plain
+        return UPSERT_SPARSE, [_SIZE.pack(sum(map(len, plain))), *plain, encode_strings(self.sparse)]
 
     @classmethod
     def of_record(cls, kind: int, payload: bytes) -> "Batch":
         """ValueError if the payload is not what `to_record` makes."""
         if kind == UPSERT:
-            return cls.decode(payload)
+            return cls._decode(payload)
         (size,) = _SIZE.unpack_from(payload)
-        plain = cls.decode(payload[_SIZE.size : _SIZE.size + size])
+        plain = cls._decode(payload[_SIZE.size : _SIZE.size + size])
         return replace(plain, sparse=list(Strings(payload[_SIZE.size + size :])))
 
-    def encode(self) -> bytes:
+    def _encode(self) -> list[Buffer]:
         columns = [encode_strings(column) for column in (self.ids, self.metadata, self.texts)]
         head = _HEAD.pack(*self.vectors.shape, *(len(column) for column in columns))
         vectors = np.ascontiguousarray(self.vectors, "<f4")
-        return b"".join([head, *columns, vectors.data.cast("B") if vectors.size else b""])
+        return [head, *columns, vectors.data.cast("B") if vectors.size else b""]
 
     @classmethod
-    def decode(cls, payload: bytes) -> "Batch":
-        """ValueError if the payload is not what `encode` makes."""
+    def _decode(cls, payload: bytes) -> "Batch":
         data = memoryview(payload)
         rows, dim, *sizes = _HEAD.unpack_from(data)
         offset = _HEAD.size

@@ -9,7 +9,6 @@ seg/<name>/  vec.f32      float32 rows, padded with a hole to a bucket of rows
 """
 
 import uuid
-import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ from stores.index.graph.build import Progress, build
 from stores.index.graph.calibrate import enough_ef
 from stores.index.graph.index import BLOCKS, GraphIndex, blocks_of, facts, to_files
 from stores.index.graph.points import Points
+from stores.log.checksum import crc32
 from stores.log.disk import Buffer, Disk, write_new
 from stores.log.manifest import SegmentEntry, seal
 from stores.segment.strings import encode_strings
@@ -62,7 +62,7 @@ class _Tally:
 
     def of(self, chunks: Iterable[Buffer]) -> Iterator[Buffer]:
         for chunk in chunks:
-            self.crc = zlib.crc32(chunk, self.crc)
+            self.crc = crc32(chunk, self.crc)
             self.size += memoryview(chunk).nbytes
             yield chunk
 
@@ -106,14 +106,14 @@ def _write_files(folder: Path, content: Content, disk: Disk, progress: Progress)
     footer = seal(footer_facts)
     write_new(disk, folder / FOOTER, [footer])
     disk.sync_folder(folder)
-    return zlib.crc32(footer)
+    return crc32(footer)
 
 
 def _write(path: Path, data: Buffer, disk: Disk) -> dict[str, int]:
     """A whole file; what the footer says of it."""
     write_new(disk, path, [data])
     size = memoryview(data).nbytes
-    return {"bytes": size, "data": size, "crc32": zlib.crc32(data)}
+    return {"bytes": size, "data": size, "crc32": crc32(data)}
 
 
 def _write_graph(

@@ -6,7 +6,6 @@ damage is named before it can become a wrong answer, and opening does not read e
 
 import mmap
 import os
-import zlib
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +20,7 @@ from stores.index.codecs.steps import GrowingSteps, Steps
 from stores.index.flat import padded_rows, to_blocks
 from stores.index.graph import index as graph_files
 from stores.index.graph.index import GraphIndex
+from stores.log.checksum import crc32
 from stores.log.manifest import SegmentEntry, unseal
 from stores.query.masks import Masks
 from stores.query.postings import Postings
@@ -42,7 +42,7 @@ class Segment:
         self.folder, self.entry, self.serial, self.dim = folder, entry, serial, dim
         self.count = entry.rows
         footer = unseal(folder / FOOTER)
-        if zlib.crc32((folder / FOOTER).read_bytes()) != entry.footer_crc:
+        if crc32((folder / FOOTER).read_bytes()) != entry.footer_crc:
             raise CorruptStore(folder / FOOTER, "it is not the footer that the manifest names")
         if (footer["format"], footer["rows"], footer["dim"]) != (FORMAT, entry.rows, dim):
             raise CorruptStore(folder / FOOTER, "its format, rows or dimension are not the manifest's")
@@ -78,7 +78,7 @@ class Segment:
         """CorruptStore unless the file holds, byte for byte, what was written."""
         data, crc = self._maps[name][: self._files[name]["data"]], 0
         for start in range(0, len(data), 1 << 20):
-            crc = zlib.crc32(data[start : start + (1 << 20)], crc)
+            crc = crc32(data[start : start + (1 << 20)], crc)
         if crc != self._files[name]["crc32"]:
             raise CorruptStore(self.folder / name, "its checksum does not match")
 

@@ -9,7 +9,7 @@ be a memory-mapped file of any size.
 
 import struct
 from collections.abc import Iterable, Iterator, Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 
@@ -23,12 +23,20 @@ def encode_strings(values: Iterable[bytes | None]) -> bytes:
     """The buffer of a column; read it back with `Strings`."""
     listed = values if isinstance(values, list) else list(values)
     if listed.count(None) == len(listed):
-        offsets = np.arange(len(listed) + 1, dtype="<u8")
-        return b"".join([_COUNT.pack(len(listed)), offsets.tobytes(), _NULL * len(listed)])
+        return (_nothing_again if len(listed) <= _AHEAD else _nothing)(len(listed))
     parts = [_NULL if value is None else value for value in listed]
     offsets = np.zeros(len(parts) + 1, "<u8")
     np.cumsum(np.fromiter(map(len, parts), np.int64, len(parts)), out=offsets[1:])
     return b"".join([_COUNT.pack(len(parts)), offsets.tobytes(), *parts])
+
+
+def _nothing(count: int) -> bytes:
+    offsets = np.arange(count + 1, dtype="<u8")
+    return b"".join([_COUNT.pack(count), offsets.tobytes(), _NULL * count])
+
+
+_nothing_again = lru_cache(maxsize=8)(_nothing)
+"""Batches tend to be of one size, and most have columns without a value."""
 
 
 class Strings:

@@ -4,12 +4,12 @@ A new version is a new file; the manifest says which one counts.
 """
 
 import struct
-import zlib
 from pathlib import Path
 
 import numpy as np
 
 from stores.errors import CorruptStore
+from stores.log.checksum import crc32
 from stores.log.disk import Disk, write_new
 from stores.segment.columns import Bools
 
@@ -25,7 +25,7 @@ def write_tombs(folder: Path, version: int, alive: Bools, disk: Disk) -> None:
     bits = np.packbits(~alive).tobytes()
     path = tomb_path(folder, version)
     disk.unlink(path)
-    write_new(disk, path, [_HEAD.pack(len(alive), zlib.crc32(bits)), bits])
+    write_new(disk, path, [_HEAD.pack(len(alive), crc32(bits)), bits])
     disk.sync_folder(folder)
 
 
@@ -39,6 +39,6 @@ def read_alive(folder: Path, version: int, rows: int) -> Bools:
     except FileNotFoundError as error:
         raise CorruptStore(path, "the file is missing") from error
     bits = data[_HEAD.size :]
-    if data[: _HEAD.size] != _HEAD.pack(rows, zlib.crc32(bits)) or len(bits) != -(-rows // 8):
+    if data[: _HEAD.size] != _HEAD.pack(rows, crc32(bits)) or len(bits) != -(-rows // 8):
         raise CorruptStore(path, "its checksum or length does not match")
     return ~np.unpackbits(np.frombuffer(bits, np.uint8), count=rows).astype(np.bool_)

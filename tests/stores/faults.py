@@ -60,13 +60,13 @@ class FaultyDisk(Disk):
         self._before("open")
         return super().open_append(path)
 
-    def write(self, fd: int, data: Buffer) -> None:
+    def write(self, fd: int, *parts: Buffer) -> None:
         if self._step("write"):
             if self.fault != "crash":
-                half = memoryview(data).cast("B")
-                super().write(fd, half[: len(half) // 2])
+                whole = b"".join(parts)
+                super().write(fd, whole[: len(whole) // 2])
             self._fail()
-        super().write(fd, data)
+        super().write(fd, *parts)
 
     def truncate(self, fd: int, size: int) -> None:
         self._before("truncate")

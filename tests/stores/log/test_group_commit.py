@@ -43,7 +43,7 @@ def test_writers_that_wait_share_one_sync_and_get_their_own_results(tmp_path: Pa
     disk.syncing.clear()
     results: dict[int, int] = {}
     threads = [
-        threading.Thread(target=lambda n=n: results.update({n: commit.submit(1, str(n).encode())}))
+        threading.Thread(target=lambda n=n: results.update({n: commit.submit(1, [str(n).encode()])}))
         for n in range(20)
     ]
     threads[0].start()
@@ -68,6 +68,6 @@ def test_a_record_that_cannot_be_applied_stops_the_log(tmp_path: Path) -> None:
 
     commit = open_commit(tmp_path, FaultyDisk(), apply)
     with pytest.raises(ValueError, match="no"):
-        commit.submit(1, b"")
+        commit.submit(1, [b""])
     with pytest.raises(LogFailed):
-        commit.submit(1, b"")
+        commit.submit(1, [b""])

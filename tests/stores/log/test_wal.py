@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from stores.errors import CorruptStore, LogFailed, StoreClosed, StoreFull
 from stores.log.disk import Disk
-from stores.log.records import HEADER_SIZE, Record, decode, encode, find_after
+from stores.log.records import HEADER_SIZE, Record, decode, find_after, head
 from stores.log.wal import FILE_HEADER_SIZE, Log, log_files
 from tests.stores.faults import FaultyDisk
 
@@ -22,7 +22,7 @@ def open_log(folder: Path, *, after: int = 0, disk: Disk | None = None, rotate_b
 def write_log(folder: Path, payloads: list[bytes], *, rotate_bytes: int = 1 << 20) -> None:
     log, _ = open_log(folder, rotate_bytes=rotate_bytes)
     for payload in payloads:
-        log.append([(1, payload)])
+        log.append([(1, [payload])])
     log.close()
 
 
@@ -36,7 +36,7 @@ def test_what_was_appended_is_replayed_in_order(tmp_path_factory, groups) -> Non
     folder = tmp_path_factory.mktemp("log") / "wal"
     log, _ = open_log(folder, rotate_bytes=300)
     for group in groups:
-        log.append(group, term=7)
+        log.append([(kind, [payload]) for kind, payload in group], term=7)
     log.close()
     _, records = open_log(folder)
     entries = [entry for group in groups for entry in group]
@@ -49,7 +49,7 @@ def test_replay_starts_after_the_floor_and_appending_goes_on(tmp_path: Path) -> 
     write_log(tmp_path / "wal", [b"a", b"b", b"c"])
     log, records = open_log(tmp_path / "wal", after=2)
     assert payloads(records) == [b"c"]
-    assert log.append([(1, b"d")])[0].index == 4
+    assert log.append([(1, [b"d"])])[0].index == 4
 
 
 @pytest.mark.parametrize("end", ["cut", "zeros", "noise"])
@@ -64,7 +64,7 @@ def test_a_last_record_torn_at_any_byte_is_cut_and_the_log_goes_on(tmp_path: Pat
         log, records = open_log(tmp_path / "wal")
         assert payloads(records) == [b"first"]
         assert log.cut_bytes == kept + len(rest)
-        log.append([(1, b"third")])
+        log.append([(1, [b"third"])])
         log.close()
         assert payloads(open_log(tmp_path / "wal")[1]) == [b"first", b"third"]
 
@@ -111,8 +111,8 @@ def test_a_cut_older_end_than_the_manifest_knows_is_refused(tmp_path: Path) -> N
 def test_records_of_one_unsynced_group_may_arrive_in_any_order(tmp_path: Path) -> None:
     """A power cut can keep the second page of a group and lose the first: nobody was told it was written."""
     log, _ = open_log(tmp_path / "wal")
-    log.append([(1, b"kept")])
-    log.append([(1, b"one"), (1, b"two")])
+    log.append([(1, [b"kept"])])
+    log.append([(1, [b"one"]), (1, [b"two"])])
     log.close()
     (path,) = log_files(tmp_path / "wal")
     data = bytearray(path.read_bytes())
@@ -129,7 +129,8 @@ def test_a_record_of_a_newer_format_is_refused_not_cut(tmp_path: Path) -> None:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "FORMAT_VERSION", 2)
-        newer = encode(Record(1, b"b", 2))
+        record = Record(1, [b"b"], 2)
+        newer = head(record) + record.payload
     path.write_bytes(path.read_bytes() + newer)
     with pytest.raises(CorruptStore, match="newer"):
         open_log(tmp_path / "wal")
@@ -147,11 +148,11 @@ def test_a_crash_while_a_file_is_begun_leaves_a_log_that_opens(tmp_path: Path) -
 def test_a_full_disk_refuses_the_write_and_later_ones_succeed(tmp_path: Path) -> None:
     disk = FaultyDisk(only="write", fault=errno.ENOSPC)
     log, _ = open_log(tmp_path / "wal", disk=disk)
-    log.append([(1, b"before")])
+    log.append([(1, [b"before"])])
     disk.fail_at = disk.steps + 1
     with pytest.raises(StoreFull, match="free some"):
-        log.append([(1, b"refused" * 100)])
-    log.append([(1, b"after")])
+        log.append([(1, [b"refused" * 100])])
+    log.append([(1, [b"after"])])
     log.close()
     assert payloads(open_log(tmp_path / "wal")[1]) == [b"before", b"after"]
 
@@ -162,11 +163,11 @@ def test_an_io_error_poisons_the_log_and_nothing_unacknowledged_is_replayed(
 ) -> None:
     disk = FaultyDisk(only=only, fault=errno.EIO)
     log, _ = open_log(tmp_path / "wal", disk=disk)
-    log.append([(1, b"before")])
+    log.append([(1, [b"before"])])
     disk.fail_at = disk.steps + 1
     for _ in range(2):
         with pytest.raises(LogFailed, match="check the disk"):
-            log.append([(1, b"lost")])
+            log.append([(1, [b"lost"])])
     log.close()
     assert payloads(open_log(tmp_path / "wal")[1]) == [b"before"]
 
@@ -186,7 +187,7 @@ def test_a_closed_log_refuses(tmp_path: Path) -> None:
     log, _ = open_log(tmp_path / "wal")
     log.close()
     with pytest.raises(StoreClosed):
-        log.append([(1, b"")])
+        log.append([(1, [b""])])
 
 
 def test_files_are_private(tmp_path: Path) -> None:
@@ -199,7 +200,7 @@ def test_files_are_private(tmp_path: Path) -> None:
 @given(st.binary(max_size=60), st.binary(max_size=60), st.integers(1, 2**40))
 @settings(max_examples=60, deadline=None)
 def test_a_whole_record_is_found_behind_any_noise(noise: bytes, payload: bytes, index: int) -> None:
-    record = Record(1, payload, index, 3, index - 1)
-    data = b"\0" + noise + encode(record) + noise
+    record = Record(1, [payload], index, 3, index - 1)
+    data = b"\0" + noise + head(record) + record.payload + noise
     assert find_after(memoryview(data), 0, index - 1) == record
     assert decode(memoryview(data), 1 + len(noise)) is not None

@@ -132,5 +132,6 @@ def test_bytes_and_postings_hold_what_went_in(entries: list) -> None:
     ids = [str(row).encode() for row in range(len(entries))]
     none = [None] * len(entries)
     batch = Batch(ids, none, none, np.zeros((len(ids), 2), np.float32), stored)
-    again = Batch.of_record(*batch.to_record())
+    kind, parts = batch.to_record()
+    again = Batch.of_record(kind, b"".join(parts))
     assert list(again.sparse or none) == stored and again.ids == ids

@@ -37,7 +37,8 @@ def test_a_column_cut_short_is_refused(values: list[bytes], cut: int) -> None:
 def test_a_batch_comes_back_from_its_payload(rows, dim: int) -> None:
     ids, metadata, texts = ([row[column] for row in rows] for column in range(3))
     vectors = np.arange(len(rows) * dim, dtype=np.float32).reshape(len(rows), dim)
-    batch = Batch.decode(Batch(ids, metadata, texts, vectors).encode())
+    kind, parts = Batch(ids, metadata, texts, vectors).to_record()
+    batch = Batch.of_record(kind, b"".join(parts))
     assert (batch.ids, batch.metadata, batch.texts) == (ids, metadata, texts)
     np.testing.assert_array_equal(batch.vectors, vectors)
 
