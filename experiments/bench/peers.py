@@ -39,7 +39,7 @@ def child(module: str, threads: int, given: list[str]) -> int:
         return abs(subprocess.run(command, preexec_fn=pinned, env=environment).returncode)
 
     code = run()
-    if code == signal.SIGSEGV:
+    if code in (signal.SIGSEGV, signal.SIGILL):
         print("llama.cpp crashes with weights laid out for this processor (AMX?); again without", flush=True)
         code = run(**{PLAIN_LAYOUT: "1"})
     return code
