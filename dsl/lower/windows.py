@@ -7,7 +7,8 @@ dynamic_slice when the window is surely inside a padded array, else by a guarded
 """
 
 from collections.abc import Container
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import reduce
 from typing import Literal
 
 import jax
@@ -66,10 +67,17 @@ def plan_load(op: Load, ref: RefType, facts: Ranges, extents: dict[int, int]) ->
         if plan.kind == "blocked":
             taken.add(plan.symbol)
         elif plan.kind == "slice":
-            halved = packed and number == len(forms) - 1
-            kind, padding = _how(entry, size, shape[number], facts, halved)
-            plan = replace(plan, kind=kind, start=padding)
+            plan = _dynamic(entry, size, shape[number], facts, packed and number == len(forms) - 1)
         axes.append(plan)
+    if any(axis.kind == "gather" and axis.size == 1 for axis in axes):
+        # A place found in a table, as of a block of keys: an axis taken apart beside it would move the whole
+        # Ref, where a gather of windows reads only those.
+        axes = [
+            _dynamic(entry, axis.size, extent, facts, packed and axis is axes[-1])
+            if axis.kind == "blocked"
+            else axis
+            for entry, axis, extent in zip(op.index, axes, shape, strict=True)
+        ]
     return LoadPlan(tuple(axes), packed)
 
 
@@ -92,14 +100,14 @@ def _plan_axis(form: Affine, size: int, extents: dict[int, int], taken: set[int]
     return AxisPlan("slice", size)
 
 
-def _how(entry: At | Span, size: int, extent: int, facts: Ranges, halved: bool) -> tuple[Kind, int]:
+def _dynamic(entry: At | Span, size: int, extent: int, facts: Ranges, halved: bool) -> AxisPlan:
     """dynamic_slice clamps its start: it serves where that is surely in 0 .. extent, given some padding."""
     low, high = facts.interval(entry.start)
     if high is not None and halved:
         high //= 2
     if low is None or low < 0 or high is None or high > extent:
-        return "gather", 0
-    return "slice", max(0, high + size - extent)
+        return AxisPlan("gather", size)
+    return AxisPlan("slice", size, max(0, high + size - extent))
 
 
 def prepare(array: jax.Array, plan: LoadPlan, other: jax.Array) -> jax.Array:
@@ -149,17 +157,23 @@ def cut(array: jax.Array, axis: int, start: int, size: int, other: jax.Array) ->
 def take(block: jax.Array, plan: LoadPlan, starts: list[jax.Array], other: jax.Array) -> jax.Array:
     """The window, one array axis for each Ref axis, once `vmap` has removed the block axes."""
     sizes = [axis.size for axis in plan.axes]
-    if any(axis.kind == "slice" for axis in plan.axes):
-        at = [starts[n] if axis.kind == "slice" else 0 for n, axis in enumerate(plan.axes)]
-        kept = [axis.size if axis.kind == "slice" else block.shape[n] for n, axis in enumerate(plan.axes)]
-        block = lax.dynamic_slice(block, [jnp.asarray(s, jnp.int32) for s in at], kept)
+    places = [jnp.asarray(start, jnp.int32) for start in starts]
+    single = [n for n, axis in enumerate(plan.axes) if axis.kind == "gather" and axis.size == 1]
+    sliced = {n for n, axis in enumerate(plan.axes) if axis.kind == "slice"}.union(single)
+    inside = [(places[n] >= 0) & (places[n] < block.shape[n]) for n in single]
+    if sliced:
+        at = [places[n] if n in sliced else jnp.int32(0) for n in range(block.ndim)]
+        kept = [sizes[n] if n in sliced else size for n, size in enumerate(block.shape)]
+        block = lax.dynamic_slice(block, at, kept)
+    if inside:
+        block = jnp.where(reduce(jnp.logical_and, inside), block, other)
     for number, axis in enumerate(plan.axes):
-        if axis.kind == "gather":
-            places = starts[number] + jnp.arange(axis.size, dtype=jnp.int32)
-            inside = (places >= 0) & (places < block.shape[number])
-            block = jnp.take(block, jnp.clip(places, 0, block.shape[number] - 1), axis=number)
+        if axis.kind == "gather" and axis.size > 1:
+            run = places[number] + jnp.arange(axis.size, dtype=jnp.int32)
+            found = (run >= 0) & (run < block.shape[number])
+            block = jnp.take(block, jnp.clip(run, 0, block.shape[number] - 1), axis=number)
             shape = [sizes[number] if n == number else 1 for n in range(block.ndim)]
-            block = jnp.where(inside.reshape(shape), block, other)
+            block = jnp.where(found.reshape(shape), block, other)
     return block
 
 
