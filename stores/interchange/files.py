@@ -89,7 +89,7 @@ def export_rows(
 ) -> Report:
     """Writes rows as they are now; the file appears when it is complete.
 
-    npy and fvecs hold vectors alone, and only jsonl the sparse ones.
+    npy and fvecs hold the dense vectors alone.
     """
     name = format_of(path, format)
     bits = collection.schema.metric == "hamming"

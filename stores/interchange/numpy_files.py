@@ -1,11 +1,13 @@
-"""NumPy's .npy (a matrix) and .npz (vectors, and ids, metadata, texts if there are any).
+"""NumPy's .npy (a matrix) and .npz (vectors, and ids, metadata, texts, sparse vectors if there are any).
 
 Rows without ids get their number. Nothing is unpickled: texts are arrays of text, metadata JSON in text.
+Sparse vectors are compressed sparse rows as SciPy's: row i has `sparse_indices` and `sparse_data` from
+`sparse_indptr[i]` to `sparse_indptr[i + 1]`.
 """
 
 import json
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -16,6 +18,7 @@ from stores.errors import InvalidQuery
 from stores.interchange.rows import BATCH_ROWS, Rows, refuse
 
 MOST_NPZ_BYTES = 8 << 30
+_SPARSE = ("sparse_indptr", "sparse_indices", "sparse_data")
 
 
 def read_npy(path: Path) -> Iterator[Rows]:
@@ -52,6 +55,7 @@ def _batches(path: Path, arrays: dict[str, NDArray[Any]]) -> Iterator[Rows]:
         if name in arrays and arrays[name].shape != vectors.shape[:1]:
             shape = arrays[name].shape
             raise InvalidQuery(f"{path.name}: {name} has shape {shape}, vectors {len(vectors)} rows")
+    sparse = _sparse(path, arrays, len(vectors))
     for start in range(0, len(vectors), BATCH_ROWS):
         part = slice(start, start + BATCH_ROWS)
         with np.errstate(over="ignore"):
@@ -64,7 +68,38 @@ def _batches(path: Path, arrays: dict[str, NDArray[Any]]) -> Iterator[Rows]:
             _metadata(path, start, arrays, part, len(rows)),
             [text or None for text in texts],
             start,
+            None if sparse is None else [sparse(row) for row in range(start, start + len(rows))],
         )
+
+
+def _sparse(
+    path: Path, arrays: dict[str, NDArray[Any]], count: int
+) -> Callable[[int], dict[int, float] | None] | None:
+    """What gives a row's sparse vector; None if the file has none."""
+    if not any(name in arrays for name in _SPARSE):
+        return None
+    if missing := [name for name in _SPARSE if name not in arrays]:
+        raise InvalidQuery(f"{path.name}: no array {missing[0]!r} beside the other sparse ones")
+    indptr, indices, data = (arrays[name] for name in _SPARSE)
+    fits = (
+        indptr.shape == (count + 1,)
+        and indices.ndim == 1
+        and indices.shape == data.shape
+        and indptr.dtype.kind in "iu"
+        and indices.dtype.kind in "iu"
+        and data.dtype.kind in "fiu"
+        and indptr[0] == 0
+        and indptr[-1] == len(data)
+        and bool((indptr[1:] >= indptr[:-1]).all())
+    )
+    if not fits:
+        raise InvalidQuery(f"{path.name}: the sparse arrays are not the compressed rows of {count} vectors")
+
+    def of(row: int) -> dict[int, float] | None:
+        part = slice(int(indptr[row]), int(indptr[row + 1]))
+        return dict(zip(indices[part].tolist(), data[part].tolist(), strict=True)) or None
+
+    return of
 
 
 def _metadata(path: Path, start: int, arrays: dict[str, NDArray[Any]], part: slice, count: int) -> list[Any]:
@@ -103,6 +138,12 @@ def write_npz(batches: Iterator[Rows], path: Path) -> None:
     texts = [text or "" for rows in parts for text in rows.texts]
     metadata = [json.dumps(value) if value else "" for rows in parts for value in rows.metadata]
     vectors = [rows.vectors for rows in parts]
+    sparse = [entries or {} for rows in parts for entries in rows.sparse or [None] * len(rows)]
+    compressed: dict[str, Any] = {
+        "sparse_indptr": np.cumsum([0, *map(len, sparse)]),
+        "sparse_indices": np.array([index for entries in sparse for index in entries], np.uint32),
+        "sparse_data": np.array([weight for entries in sparse for weight in entries.values()], np.float32),
+    }
     with path.open("wb") as file:
         np.savez(
             file,
@@ -110,4 +151,5 @@ def write_npz(batches: Iterator[Rows], path: Path) -> None:
             ids=np.array([id for rows in parts for id in rows.ids], dtype=np.str_),
             metadata=np.array(metadata, dtype=np.str_),
             texts=np.array(texts, dtype=np.str_),
+            **(compressed if any(sparse) else {}),
         )

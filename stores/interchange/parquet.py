@@ -1,4 +1,7 @@
-"""Parquet by pyarrow: a column of vectors (lists of numbers), ids, texts; every other column is metadata."""
+"""Parquet by pyarrow: a column of vectors (lists of numbers), ids, texts; every other column is metadata.
+
+Sparse vectors are a column `sparse` of maps from indices to weights.
+"""
 
 import json
 from collections.abc import Iterator
@@ -15,6 +18,7 @@ from stores.interchange.rows import BATCH_ROWS, Float32, Rows, refuse
 _VECTORS = ("vector", "vectors", "embedding", "embeddings")
 _IDS = ("id", "ids", "_id")
 _TEXTS = ("text", "texts", "document")
+_SPARSE = "sparse"
 
 
 def _pyarrow() -> ModuleType:
@@ -41,13 +45,14 @@ def read(path: Path) -> Iterator[Rows]:
         start = 0
         for batch in file.iter_batches(batch_size=BATCH_ROWS):
             matrix = _matrix(path, start, batch.column(vectors))
-            plain = {name: batch.column(name).to_pylist() for name in names if name != vectors}
+            plain = {name: batch.column(name).to_pylist() for name in names if name not in (vectors, _SPARSE)}
             yield Rows(
                 [str(id) for id in plain[ids]] if ids else [str(start + row) for row in range(len(matrix))],
                 matrix,
                 _metadata(plain, {ids, texts}, len(matrix)),
                 plain[texts] if texts else [None] * len(matrix),
                 start,
+                _sparse(path, batch.column(_SPARSE)) if _SPARSE in names else None,
             )
             start += len(matrix)
 
@@ -76,6 +81,12 @@ def _matrix(path: Path, start: int, column: Any) -> Float32:
     return flat.reshape(len(sizes), -1)
 
 
+def _sparse(path: Path, column: Any) -> list[dict[int, float] | None]:
+    if not str(column.type).startswith("map<"):
+        raise InvalidQuery(f"{path.name}: sparse must be maps of indices to weights, not {column.type}")
+    return [None if value is None else dict(value) for value in column.to_pylist()]
+
+
 def _metadata(
     columns: dict[str, list[Any]], known: set[str | None], count: int
 ) -> list[dict[str, Any] | None]:
@@ -95,17 +106,21 @@ def _metadata(
 
 
 def write(batches: Iterator[Rows], path: Path, dim: int) -> None:
-    """Columns id, vector (fixed-size lists of float32), metadata (JSON text) and text."""
+    """Columns id, vector (fixed-size lists of float32), metadata (JSON text), text and sparse."""
     parquet = _pyarrow()
     import pyarrow
 
     text = pyarrow.string()
     vector = pyarrow.list_(pyarrow.float32(), dim)
-    schema = pyarrow.schema([("id", text), ("vector", vector), ("metadata", text), ("text", text)])
+    sparse = pyarrow.map_(pyarrow.uint32(), pyarrow.float32())
+    schema = pyarrow.schema(
+        [("id", text), ("vector", vector), ("metadata", text), ("text", text), (_SPARSE, sparse)]
+    )
     with parquet.ParquetWriter(path, schema, compression="zstd") as writer:
         for rows in batches:
             vectors = pyarrow.FixedSizeListArray.from_arrays(pyarrow.array(rows.vectors.reshape(-1)), dim)
             metadata = [json.dumps(value, ensure_ascii=False) if value else None for value in rows.metadata]
             plain = [pyarrow.array(values, text) for values in (rows.ids, metadata, rows.texts)]
-            columns = [plain[0], vectors, plain[1], plain[2]]
+            entries = [list(row.items()) if row else None for row in rows.sparse or [None] * len(rows)]
+            columns = [plain[0], vectors, plain[1], plain[2], pyarrow.array(entries, sparse)]
             writer.write_batch(pyarrow.record_batch(columns, schema=schema))

@@ -38,12 +38,13 @@ def filled(database: Database, count: int = 2500) -> Collection:
     nested = {"list": [1, None, "ü"]}
     metadata = [{"n": number, "nested": nested} if number % 3 else None for number in range(count)]
     texts = [f"text\n{number} 星" if number % 2 else None for number in range(count)]
-    rows.upsert(ids, vectors, metadata=metadata, texts=texts)
+    sparse = [{number: 0.5, 2**32 - 1: -1.25} if number % 5 == 1 else None for number in range(count)]
+    rows.upsert(ids, vectors, metadata=metadata, texts=texts, sparse=sparse)
     return rows
 
 
 def content(rows: Collection) -> dict[str, tuple]:
-    return {row.id: (row.vector.tolist(), row.metadata, row.text) for row in rows}
+    return {row.id: (row.vector.tolist(), row.metadata, row.text, row.sparse) for row in rows}
 
 
 @pytest.mark.parametrize("format", ["jsonl", "npz", "parquet"])
@@ -113,6 +114,47 @@ def test_parquet_of_others(database: Database, tmp_path: Path, kind: pyarrow.Dat
     assert (first.vector.tolist(), first.text) == ([1, 2, 3, 4, 0], "eins")
     assert first.metadata == {"year": 2020, "tags": ["a"]}
     assert (second.metadata, second.text) == ({"tags": []}, None)
+
+
+@pytest.mark.parametrize("kind", ["text", "list", "weights"])
+def test_parquet_whose_sparse_column_is_something_else_is_refused(
+    database: Database, tmp_path: Path, kind: str
+) -> None:
+    values = {
+        "text": ["a"],
+        "list": [[1.0]],
+        "weights": pyarrow.array([[("a", 1.0)]], pyarrow.map_("string", "float")),
+    }
+    table = pyarrow.table({"vector": [[1.0, 2.0]], "sparse": values[kind]})
+    pyarrow.parquet.write_table(table, tmp_path / "in.parquet")
+    with pytest.raises(InvalidQuery, match=r"sparse must be maps|a sparse index is"):
+        import_rows(lambda dim: database.collection("rows", dim=dim, metric="l2"), tmp_path / "in.parquet")
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"sparse_indptr": np.array([0, 1])},
+        {"sparse_indptr": np.array([0, 2, 1])},
+        {"sparse_indptr": np.array([0.0, 1, 1])},
+        {"sparse_indices": np.array([3, 4])},
+        {"sparse_indices": np.array(["3"])},
+        {"sparse_data": None},
+    ],
+    ids=str,
+)
+def test_compressed_rows_that_are_none_are_refused(database: Database, tmp_path: Path, changed) -> None:
+    whole = {"sparse_indptr": np.array([0, 1, 1]), "sparse_indices": np.array([3]), "sparse_data": np.ones(1)}
+    for arrays, good in ((whole, True), (whole | changed, False)):
+        kept = {name: array for name, array in arrays.items() if array is not None}
+        np.savez(tmp_path / "in.npz", vectors=np.ones((2, 2)), **kept)
+        opened = lambda dim: database.collection("rows", dim=dim, metric="l2")  # noqa: E731
+        if good:
+            import_rows(opened, tmp_path / "in.npz")
+            assert [row.sparse for row in database.collection("rows").get(["0", "1"])] == [{3: 1.0}, None]
+        else:
+            with pytest.raises(InvalidQuery, match="sparse"):
+                import_rows(opened, tmp_path / "in.npz")
 
 
 def test_ivecs_and_bvecs(database: Database, tmp_path: Path) -> None:
