@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from stores.errors import InvalidQuery
-from stores.segment.columns import MISSING, Bools
+from stores.segment.columns import LARGEST_EXACT, MISSING, Bools
 from stores.segment.view import Rows
 
 Filter = Mapping[str, Any]
@@ -81,12 +81,22 @@ def _any(tests: list[Test]) -> Test:
 def _field(field: str, condition: Any) -> Test:
     has_operators = isinstance(condition, Mapping) and any(str(key).startswith("$") for key in condition)
     operators = condition if has_operators else {"$eq": condition}
+    if operators and all(name in _ORDER and _is_exact(operand) for name, operand in operators.items()):
+        return _all([_compared(field, _ORDER[name], operand) for name, operand in operators.items()])
     predicates = [_predicate(field, name, operand) for name, operand in operators.items()]
 
     def test(rows: Rows) -> Bools:
         return rows.column(field).where(lambda value: all(check(value) for check in predicates), rows.count)
 
     return test
+
+
+def _is_exact(operand: Any) -> bool:
+    return _kind(operand) == "number" and abs(operand) <= LARGEST_EXACT
+
+
+def _compared(field: str, order: Callable[[Any, Any], Any], operand: float) -> Test:
+    return lambda rows: rows.column(field).compares(order, operand, rows.count)
 
 
 def _predicate(field: str, name: str, operand: Any) -> Predicate:

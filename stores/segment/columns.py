@@ -1,6 +1,7 @@
 """One metadata field over many rows, dictionary-encoded: what filters are evaluated on.
 
-A predicate runs once per distinct value, then NumPy spreads the answer over the rows.
+A predicate runs once per distinct value, then NumPy spreads the answer over the rows; comparisons with
+numbers are NumPy's as well.
 """
 
 import json
@@ -11,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 Bools = NDArray[np.bool_]
+LARGEST_EXACT = 2**53
+"""Integers beyond it are not all float64s."""
 
 
 class Missing:
@@ -39,6 +42,7 @@ class Column:
         self._values: list[Any] = []
         self._codes: dict[Any, int] = {}
         self._rows = np.zeros(0, np.int32)
+        self._numbers = np.zeros(0, np.float64)
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -62,3 +66,28 @@ class Column:
         """Which of the first `count` rows have a value that satisfies `predicate`: bool (count,)."""
         truth = np.fromiter(map(predicate, self._values), np.bool_, len(self._values))
         return truth[self._rows[:count]]
+
+    def compares(self, order: Callable[[Any, Any], Any], operand: float, count: int) -> Bools:
+        """Which of the first `count` rows have a number for which `order(number, operand)`: bool (count,).
+
+        The operand is within LARGEST_EXACT.
+        """
+        numbers = self._as_numbers()
+        truth: Bools = order(numbers, operand)
+        for code in np.flatnonzero(np.isinf(numbers)).tolist():
+            truth[code] = order(self._values[code], operand)
+        return truth[self._rows[:count]]
+
+    def _as_numbers(self) -> NDArray[np.float64]:
+        """Of each distinct value: itself, NaN if it is no number, an infinity if float64 may not hold it."""
+        known, count = self._numbers, len(self._values)
+        if len(known) < count:
+            further = map(_as_number, self._values[len(known) : count])
+            known = self._numbers = np.concatenate([known, np.fromiter(further, np.float64)])
+        return known
+
+
+def _as_number(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return np.nan
+    return float(value) if abs(value) <= LARGEST_EXACT else np.inf

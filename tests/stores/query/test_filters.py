@@ -12,11 +12,14 @@ from stores.errors import InvalidQuery
 from stores.query.filters import compile_filter
 from stores.segment.columns import Column, field_value
 
+WIDE = [2**53, 2**53 + 1, 2**53 + 2, -(2**53) - 1]
+"""Where float64 no longer tells integers apart."""
 SCALAR = (
     st.none()
     | st.booleans()
     | st.integers(-3, 3)
-    | st.sampled_from([0.5, 1.0])
+    | st.sampled_from([0.5, 1.0, 1e300])
+    | st.sampled_from(WIDE)
     | st.sampled_from(["a", "b", "1"])
 )
 VALUE = SCALAR | st.lists(SCALAR, max_size=2)
@@ -28,7 +31,7 @@ ORDER = {"$gt": operator.gt, "$gte": operator.ge, "$lt": operator.lt, "$lte": op
 OPERAND = st.one_of(
     st.tuples(st.sampled_from(["$eq", "$ne"]), VALUE),
     st.tuples(st.sampled_from(["$in", "$nin"]), st.lists(VALUE, max_size=3)),
-    st.tuples(st.sampled_from(sorted(ORDER)), st.integers(-3, 3) | st.sampled_from(["a", "b"])),
+    st.tuples(st.sampled_from(sorted(ORDER)), st.integers(-3, 3) | st.sampled_from(["a", "b", 0.5, *WIDE])),
     st.tuples(st.just("$exists"), st.booleans()),
 )
 CLAUSE = st.one_of(
@@ -65,7 +68,7 @@ def same(value: Any, operand: Any) -> bool:
 def normal(value: Any) -> Any:
     if isinstance(value, list):
         return [normal(item) for item in value]
-    return float(value) if type(value) is int else value
+    return float(value) if type(value) is int and abs(value) <= 2**53 else value
 
 
 def plainly(expression: dict, data: dict) -> bool:
