@@ -10,6 +10,8 @@ from dsl.lower.host import turned
 
 FEATURES = 96
 BATCHES = (1, 2, 3, 4, 5, 7, 8, 13, 16)
+FEW = (1, 3, 8, 13)
+"""A row alone, an odd block, a whole one, and rows that no block divides: each is compiled apart."""
 
 
 def product(kind, out):
@@ -49,10 +51,11 @@ def product(kind, out):
 
 @pytest.mark.parametrize("kind", ["int8", "int4"])
 @pytest.mark.parametrize("out", [16, 40])
-def test_whole_blocks_and_a_ragged_last_one_in_every_batch(out, kind):
+@pytest.mark.parametrize("batches", [FEW, pytest.param(BATCHES, marks=pytest.mark.soak)], ids=["few", "all"])
+def test_whole_blocks_and_a_ragged_last_one_in_every_batch(out, kind, batches):
     of, expected = product(kind, out)
     alone = None
-    for rows in BATCHES:
+    for rows in batches:
         kernel, args = of(rows)
         assert f"#ifdef {turned.MACRO}" in kernel.source("cpu", *args)
         found = np.asarray(kernel(*args, backend="cpu"))
