@@ -1,18 +1,19 @@
 """What the text of a reply must look like: a description, checked for size, and not yet compiled."""
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
 from typing import Any, Literal
 
 from engine.errors import InvalidRequest
 
 MOST_CHARACTERS = 64 * 1024
 MOST_DEPTH = 32
+MOST_TEXT = 4096
+"""Characters of one regular expression, constant or name: compiling takes time by the square of it."""
 LARGEST_EXACT = 2**53
-"""The parser holds numbers as float64: integers beyond it are not told apart."""
+"""The parser holds numbers as float64 and integers in 64 bits: beyond it they are not told apart, and near
+-2^63 the stack of the process overflows."""
 _BOUNDS = {"minimum": 1, "exclusiveMinimum": 1, "maximum": -1, "exclusiveMaximum": -1}
 """Which way is inside the bound."""
 _NAMED = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas")
@@ -52,6 +53,7 @@ class Constraint:
     @classmethod
     def regex(cls, pattern: str, param: str = "guided_regex") -> "Constraint":
         """Text that the whole of a regular expression (Rust's syntax) matches."""
+        _require_short(pattern, param)
         return cls("regex", pattern, param)
 
     @classmethod
@@ -59,6 +61,8 @@ class Constraint:
         """One of some texts."""
         if not texts or not all(texts):
             raise InvalidRequest(f"{param} must be a list of texts that are not empty", param=param)
+        for text in texts:
+            _require_short(text, param)
         return cls("lark", f"start: {' | '.join(map(lark_string, texts))}", param)
 
 
@@ -73,7 +77,7 @@ def schema_text(schema: Mapping[str, Any], param: str) -> str:
 
 
 def _exact(schema: Any, param: str) -> Any:
-    """The schema with bounds that a float64 holds; what it lets through, the given schema does too."""
+    """The schema with bounds of at most LARGEST_EXACT: what it lets through, the given schema does too."""
     if isinstance(schema, Mapping):
         return {key: _exact_keyword(key, value, param) for key, value in schema.items()}
     if isinstance(schema, list | tuple):
@@ -85,9 +89,13 @@ def _exact_keyword(key: str, value: Any, param: str) -> Any:
     if key in ("enum", "const"):
         _require_exact(value, param)
         return value
+    if key == "pattern":
+        _require_short(value, param)
     if key in _NAMED and isinstance(value, Mapping):
+        for name in value:
+            _require_short(name, param)
         return {name: _exact(inner, param) for name, inner in value.items()}
-    if key in _BOUNDS and isinstance(value, int) and abs(value) > LARGEST_EXACT:
+    if key in _BOUNDS and isinstance(value, int | float):
         return _inside(value, _BOUNDS[key], param)
     return _exact(value, param)
 
@@ -95,20 +103,26 @@ def _exact_keyword(key: str, value: Any, param: str) -> Any:
 def _require_exact(value: Any, param: str) -> None:
     if isinstance(value, int) and abs(value) > LARGEST_EXACT:
         raise InvalidRequest(f"{param} has an integer beyond 2^53, {str(value)[:40]}", param=param)
+    _require_short(value, param)
     if isinstance(value, Mapping | list | tuple):
-        for inner in value.values() if isinstance(value, Mapping) else value:
+        for inner in (*value, *value.values()) if isinstance(value, Mapping) else value:
             _require_exact(inner, param)
 
 
-def _inside(bound: int, way: int, param: str) -> float:
-    """The first float64 inside a bound that still is inside when written in its shortest form."""
-    try:
-        found = float(bound)
-    except OverflowError as error:
-        raise InvalidRequest(f"{param} has a bound that no float64 holds", param=param) from error
-    while (int(Decimal(repr(found))) - bound) * way < 0:
-        found = math.nextafter(found, way * math.inf)
-    return found
+def _require_short(value: Any, param: str) -> None:
+    if isinstance(value, str) and len(value) > MOST_TEXT:
+        raise InvalidRequest(
+            f"{param} has a text of {len(value)} characters; {MOST_TEXT} may be", param=param
+        )
+
+
+def _inside(bound: float, way: int, param: str) -> float:
+    """The bound, or the exact one inside it: the parser's recursion has no end where 64 bits overflow."""
+    if abs(bound) <= LARGEST_EXACT:
+        return bound
+    if bound * way > 0:
+        raise InvalidRequest(f"{param} has a bound beyond 2^53, {str(bound)[:40]}", param=param)
+    return -way * LARGEST_EXACT
 
 
 def lark_string(text: str) -> str:

@@ -32,7 +32,9 @@ def test_a_table_of_blocks_does_not_move_the_whole_cache():
     )
     text = run.lower(*arrays).compile().as_text()
     moved = [line for line in text.splitlines() if re.search(r"(copy|transpose)[\w.]* = ", line)]
-    sizes = [np.prod([int(n) for n in found.split(",")]) for found in re.findall(r"f32\[([\d,]+)\]", str(moved))]
+    sizes = [
+        np.prod([int(n) for n in found.split(",")]) for found in re.findall(r"f32\[([\d,]+)\]", str(moved))
+    ]
     assert max(sizes, default=0) < keys.size
 
 
