@@ -81,16 +81,19 @@ def machine(platform: str) -> Machine | None:
 
 @lru_cache(maxsize=1)
 def _host() -> Machine:
-    data = np.ones(2**23, np.float32)
-    target = np.empty_like(data)
-    copy = _best(lambda: np.copyto(target, data))
     with jax.ensure_compile_time_eval(), jax.default_device(jax.devices("cpu")[0]):
-        square, multiply = jnp.ones((512, 512)), jax.jit(jnp.matmul)
+        multiply = jax.jit(jnp.matmul)
+        square, tall, column = jnp.ones((1024, 1024)), jnp.ones((4096, 2048)), jnp.ones(2048)
         product = _best(lambda: multiply(square, square).block_until_ready())
-    return Machine("this processor", 2 * data.nbytes / copy, 2 * 512**3 / product, True)
+        reading = _best(lambda: multiply(tall, column).block_until_ready())
+    target = np.empty_like(tall)
+    copying = _best(lambda: np.copyto(target, tall))
+    # Reading is by all processors, copying by one: which is faster differs from machine to machine.
+    bandwidth = max(tall.nbytes / reading, 2 * tall.nbytes / copying)
+    return Machine("this processor", bandwidth, 2 * 1024**3 / product, True)
 
 
-def _best(run: Callable[[], object], times: int = 16) -> float:
+def _best(run: Callable[[], object], times: int = 10) -> float:
     """Seconds of the fastest of several runs."""
     found = []
     for _ in range(times):
