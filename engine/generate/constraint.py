@@ -1,6 +1,7 @@
 """What the text of a reply must look like: a description, checked for size, and not yet compiled."""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -118,8 +119,8 @@ def _require_short(value: Any, param: str) -> None:
 
 def _inside(bound: float, way: int, param: str) -> float:
     """The bound, or the exact one inside it: the parser's recursion has no end where 64 bits overflow."""
-    if abs(bound) <= LARGEST_EXACT:
-        return bound
+    if not LARGEST_EXACT < abs(bound) < math.inf:
+        return bound  # NaN and infinities are refused with the rest of what is no JSON
     if bound * way > 0:
         raise InvalidRequest(f"{param} has a bound beyond 2^53, {str(bound)[:40]}", param=param)
     return -way * LARGEST_EXACT

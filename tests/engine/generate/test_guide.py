@@ -1,6 +1,7 @@
 """Constrained replies always parse: random schemas, sampled wildly, checked by an independent validator."""
 
 import json
+import math
 import re
 import time
 from decimal import Decimal
@@ -151,6 +152,12 @@ def test_integers_that_the_parser_cannot_tell_apart_are_refused(maker, value: An
         with pytest.raises(InvalidRequest, match="beyond 2\\^53"):
             maker.make(Constraint.json_schema(schema))
     maker.make(Constraint.json_schema({"properties": {"const": {"type": "null"}}, "default": 2**60}))
+
+
+@pytest.mark.parametrize("bound", [math.nan, math.inf, -math.inf])
+def test_a_bound_that_is_no_json_is_refused(bound: float):
+    with pytest.raises(InvalidRequest, match="no JSON"):
+        Constraint.json_schema({"type": "number", "minimum": bound})
 
 
 LONG = "ab" * 10_000
